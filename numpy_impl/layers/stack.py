@@ -1,0 +1,57 @@
+"""A list of layers run one after the other, in the three ways there are."""
+
+from typing import Any, Literal
+
+from byhand.checks import choice
+from byhand.noise import Noise, at
+from numpy_impl.layers.module import Module
+
+Run = Literal["keep", "recompute", "inference"]
+
+
+class Stack(Module):
+    """y = layer_n(… layer_2(layer_1(x))).
+
+    Parameters
+    ----------
+    layers : list of Module, each x -> y of one float input
+
+    `run` chooses what a forward leaves behind for the backward:
+
+    - ``"keep"``: every layer's pullback. Fastest, and holds every intermediate of every layer.
+    - ``"recompute"``: only each layer's input; the backward runs each layer's forward again, just before its pullback is needed
+      (gradient checkpointing; Chen et al. 2016, arXiv:1604.06174). One more forward, and the memory of one layer plus one input
+      a layer. The noise is an argument, so the second forward draws the same masks and the gradients have the same bits.
+    - ``"inference"``: nothing; there is no backward.
+
+    Keyword inputs (a mask, say) go to every layer; `noise` reaches layer i as the stream named i.
+    """
+
+    def __init__(self, layers: list[Module]):
+        self.layers = list(layers)
+
+    def children(self):
+        yield from ((str(i), layer) for i, layer in enumerate(self.layers))
+
+    def forward(self, x, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any):
+        choice("Stack", ("keep", "recompute", "inference"), run=run)
+        streams = [at(noise, str(i)) for i in range(len(self.layers))]
+        trail = []                                     # per layer: its pullback, or the input to make it from
+        for layer, stream in zip(self.layers, streams, strict=True):
+            if run == "keep":
+                x, pullback = layer.forward(x, noise=stream, **inputs)
+                trail.append(pullback)
+            else:
+                if run == "recompute":
+                    trail.append(x)
+                x = layer(x, noise=stream, **inputs)
+
+        def backward(dy):
+            grads = []
+            for layer, stream, kept in zip(self.layers[::-1], streams[::-1], trail[::-1], strict=True):
+                pullback = kept if run == "keep" else layer.forward(kept, noise=stream, **inputs)[1]
+                dy, layer_grads = pullback(dy)
+                grads.append(layer_grads)
+            return dy, grads[::-1]
+
+        return x, (None if run == "inference" else backward)

@@ -1,0 +1,34 @@
+"""A list of layers run one after the other, in the three ways there are."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from byhand.checks import choice
+from byhand.noise import Noise, at
+
+Run = Literal["keep", "recompute", "inference"]
+
+
+class Stack(nn.ModuleList):
+    """y = layer_n(… layer_2(layer_1(x))).
+
+    layers : list of nn.Module, each x -> y. `run` is what the forward leaves behind: ``"keep"`` every saved tensor,
+    ``"recompute"`` each layer's input only (gradient checkpointing), ``"inference"`` nothing.
+    """
+
+    def __init__(self, layers: list[nn.Module]):
+        super().__init__(layers)
+
+    def forward(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> Tensor:
+        choice("Stack", ("keep", "recompute", "inference"), run=run)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
+            for i, layer in enumerate(self):
+                stream = at(noise, str(i))
+                if run == "recompute":  # masks come from `noise`, so no global random state needs restoring
+                    x = checkpoint(layer, x, noise=stream, use_reentrant=False, preserve_rng_state=False, **inputs)
+                else:
+                    x = layer(x, noise=stream, **inputs)
+        return x
