@@ -1,6 +1,7 @@
 """Which components there are: found from the case files, never listed by hand."""
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import inspect
@@ -11,6 +12,7 @@ from typing import Any
 from parity.values import Census, Draw, Example
 
 _CASES: dict[str, "Component"] = {}
+_BROKEN: dict[str, str] = {}
 
 
 @dataclasses.dataclass
@@ -105,7 +107,10 @@ def _discover() -> None:
     import parity.cases
 
     for module in pkgutil.walk_packages(parity.cases.__path__, "parity.cases."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except Exception as error:
+            _BROKEN[module.name] = f"{type(error).__name__}: {error}"
 
 
 def components() -> dict[str, Component]:
@@ -114,20 +119,30 @@ def components() -> dict[str, Component]:
     return dict(sorted(_CASES.items()))
 
 
+def broken() -> dict[str, str]:
+    """Case files that cannot be imported, with the error: `run` and `mirror` fail because of them, the others are still checked."""
+    _discover()
+    return dict(_BROKEN)
+
+
 def find(name: str) -> Component:
-    """The component of that name.
+    """The one component of that name.
 
     Raises
     ------
-    ValueError   if there is none; the nearest names are suggested
+    ValueError   if there is none or if it means several; the nearest names are suggested
     """
-    return select([name])[0]
+    found = select([name])
+    if len(found) != 1:
+        raise ValueError(f"parity needs the name of one component; {name!r} means {', '.join(c.name for c in found)}")
+    return found[0]
 
 
 def select(names: Iterable[str] = ()) -> list[Component]:
-    """The components that the names mean: a component (`ops.gelu` or just `gelu`), a file (`ops/gelu.py`) or a room (`ops`); all if none are given."""
-    import difflib
+    """The components that the names mean; all if none are given.
 
+    A name is a component (`ops.gelu` or just `gelu`), a file (`ops/gelu.py`) or a room (`ops`).
+    """
     known = components()
     names = list(names)
     if not names:
