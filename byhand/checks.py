@@ -5,13 +5,32 @@ error without this file importing PyTorch. Optional arrays may be None wherever 
 """
 
 import difflib
+import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _NUMPY_FLOATS = ("float32", "float64")
 _TORCH_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+class NonFiniteError(ValueError):
+    """A loss or a gradient is NaN or infinite; the step was stopped before its update, so the weights are those before it.
+
+    step : int   the step that was stopped
+    what : str   "the loss", or "the gradient of " and the parameter's name
+    """
+
+    def __init__(self, message: str, *, step: int = 0, what: str = ""):
+        super().__init__(message)
+        self.step, self.what = step, what
+
+
+def finite(function: str, step: int, what: str, holds: bool) -> None:
+    """Stop step `step` unless `holds`, that `what` is finite."""
+    if not holds:
+        raise NonFiniteError(f"{function} stopped before the update of step {step}: {what} is not finite", step=step, what=what)
 
 
 def describe(value: Any) -> str:
@@ -121,6 +140,13 @@ def not_negative(function: str, **values: Any) -> None:
             fail(function, f"{name} >= 0 and finite", f"{name}={value!r}")
 
 
+def fraction(function: str, **values: Any) -> None:
+    """Every number lies in [0, 1): one is excluded."""
+    for name, value in values.items():
+        if not _is_number(value) or not 0 <= value < 1:
+            fail(function, f"{name} in [0, 1)", f"{name}={value!r}")
+
+
 def size(function: str, *, at_least: int = 1, **values: Any) -> None:
     """Every value is an integer count of at least `at_least`."""
     for name, value in values.items():
@@ -147,6 +173,52 @@ def ids_below(function: str, count: int, *, at_least: int = 0, **arrays: Any) ->
         low, high = int(array.min()), int(array.max())
         if low < at_least or high >= count:
             fail(function, f"{name} in [{at_least}, {count - 1}]", f"{name} from {low} to {high}")
+
+
+def same_names(function: str, names: Iterable[str], **mappings: Any) -> None:
+    """Every mapping has exactly these keys; for an unknown key the nearest missing one is suggested."""
+    names = list(names)
+    for label, mapping in mappings.items():
+        if not isinstance(mapping, Mapping):
+            fail(function, f"{label} as a dict of arrays by name", describe(mapping))
+        missing, unknown = [n for n in names if n not in mapping], sorted(map(str, mapping.keys() - set(names)))
+        if missing or unknown:
+            near = difflib.get_close_matches(unknown[0], missing or names, n=1) if unknown else []
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            fail(function, f"{label} with exactly its own names", f"missing {missing}, unknown {unknown}{hint}")
+
+
+def by_pattern(
+    function: str, names: Iterable[str], groups: Iterable[Mapping[str, Any]] | None, check: Callable[..., None], **options: Any
+) -> list[tuple[list[str], dict[str, Any]]]:
+    """Sort names into groups by shell pattern: ``[(names, options), …]``, those that no pattern takes last, with the options as they are.
+
+    A group is ``{"pattern": "*.bias", OPTION: VALUE, …}``; a name belongs to the first whose pattern matches, and a group without a name
+    of its own is refused. `check(function, **options)` judges the options of each group.
+
+    Examples
+    --------
+    >>> by_pattern("SGD", ["w", "b"], [{"pattern": "b", "decay": 0.0}], not_negative, decay=0.1)
+    [(['b'], {'decay': 0.0}), (['w'], {'decay': 0.1})]
+    """
+    check(function, **options)
+    left, found = list(names), []
+    for i, group in enumerate(groups or ()):
+        where = f"{function} groups[{i}]"
+        if not isinstance(group, Mapping) or not isinstance(group.get("pattern"), str):
+            fail(where, "a dict with a pattern, such as {'pattern': '*.bias', …}", describe(group))
+        for key in group:
+            choice(where, ("pattern", *options), key=key)
+        taken = {name for name in left if fnmatch.fnmatchcase(name, group["pattern"])}
+        if not taken:
+            near = difflib.get_close_matches(group["pattern"], left, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            fail(where, "a pattern that matches a name which no earlier group took", f"pattern={group['pattern']!r}{hint}")
+        resolved = options | {key: value for key, value in group.items() if key != "pattern"}
+        check(where, **resolved)
+        found.append(([name for name in left if name in taken], resolved))
+        left = [name for name in left if name not in taken]
+    return [*found, (left, options)] if left else found
 
 
 def _of_kind(function: str, kind: str, allowed: tuple[str, ...], arrays: dict[str, Any]) -> None:
