@@ -29,6 +29,10 @@ class Disagreement(Exception):
         super().__init__(f"{label}: {what}" if label else what)
         self.label, self.what, self.expected, self.got, self.index = label, what, expected, got, index
 
+    def under(self, circumstance: str) -> "Disagreement":
+        """The same, told under the circumstance in which it was found."""
+        return Disagreement(self.label, f"{circumstance}: {self.what}", expected=self.expected, got=self.got, index=self.index)
+
 
 class NotApplicable(Exception):
     """A law that has nothing to say about this component, with the reason."""
@@ -45,6 +49,12 @@ class Error:
     ulp: float = 0.0
     scale: float = 0.0
     ill_conditioned: bool = False
+
+
+def same_labels(got: dict[str, Any], want: dict[str, Any]) -> None:
+    """The same outputs and gradients by name."""
+    if set(got) != set(want):
+        raise Disagreement("", f"expected {sorted(want)}, got {sorted(got)}")
 
 
 def same_form(label: str, got: Any, want: Any) -> None:
@@ -67,7 +77,8 @@ def same_form(label: str, got: Any, want: Any) -> None:
         differs = test(got) != test(want)
         if differs.any():
             at = _first(differs)
-            raise Disagreement(label, f"another {name} pattern: expected {want[at]} at {at}, got {got[at]}", expected=want, got=got, index=at)
+            what = f"another {name} pattern: expected {want[at]} at {at}, got {got[at]}"
+            raise Disagreement(label, what, expected=want, got=got, index=at)
 
 
 def distance(got: NDArray, want: NDArray) -> NDArray:

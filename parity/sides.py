@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.registry import Component, components
+from parity.values import walk
 
 Cotangent = Callable[[str, tuple[int, ...]], NDArray]
 
@@ -132,6 +133,16 @@ def arguments(signature_of: Callable, inputs: Mapping[str, Any]) -> tuple[list[A
     defaults = {p.name: p.default for p in _parameters(signature_of)}
     args = [inputs.get(name, defaults[name]) for name in names[: max(given, default=-1) + 1]]
     return args, {name: value for name, value in inputs.items() if name not in names}
+
+
+def call_arguments(module: Any, call: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A module call as positional and keyword arguments of its forward."""
+    return arguments(type(module).forward, call)
+
+
+def named_floats(inputs: Any) -> dict[str, NDArray]:
+    """Every float NumPy array of an example by its dotted name."""
+    return {name: value for name, value in walk(inputs) if isinstance(value, np.ndarray) and is_float(value)}
 
 
 def is_float(value: Any) -> bool:
