@@ -13,7 +13,8 @@ the numbers it demands (what is refused is a law of its own).
 import ast
 import dataclasses
 import difflib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 Where = Literal["backward", "forward"]
@@ -191,6 +192,9 @@ def _names_of_checks(tree: ast.Module) -> frozenset[str]:
 # One change of the tree
 
 
+_Slot = tuple[Any, str, int | None, Any]  # owner, field, index where the field is a list, new value
+
+
 @dataclasses.dataclass
 class _Change:
     """`with change:` the tree is the mutant's; afterwards it is the original's again."""
@@ -198,10 +202,10 @@ class _Change:
     operator: str
     where: Where
     line: int
-    slots: list[tuple[Any, str, int | None, Any]]  # owner, field, index in a list field, new value
-    focus: ast.AST                                 # what `before` and `after` show
-    instead: ast.AST | None                        # what stands where `focus` stood, if the focus itself is replaced
-    name: str                                      # "eps=" before the default of eps
+    slots: list[_Slot]
+    focus: ast.AST           # what `before` and `after` show
+    instead: ast.AST | None  # what stands where `focus` stood, if the focus itself is replaced
+    name: str                # "eps=" before the default of eps
 
     def shown(self) -> ast.AST:
         return self.focus if self.instead is None else self.instead
@@ -277,7 +281,7 @@ class _Finder:
     def _mark_pullbacks(self, function: ast.FunctionDef) -> None:
         """`return y, pull` makes the nested function (or lambda) called `pull` a pullback, whatever its name."""
         own = list(_own_nodes(function))
-        functions = {n.name: n for n in own if isinstance(n, ast.FunctionDef)}
+        functions: dict[str, ast.AST] = {n.name: n for n in own if isinstance(n, ast.FunctionDef)}
         for node in own:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
                 functions[node.targets[0].id] = node.value
@@ -318,7 +322,7 @@ class _Finder:
     # Listing
 
     def _add(self, operator: str, node: ast.AST, where: Where, new: ast.AST | None = None, *,
-             slots: list[tuple[Any, str, int | None, Any]] | None = None, focus: ast.AST | None = None, name: str = "") -> None:
+             slots: list[_Slot] | None = None, focus: ast.AST | None = None, name: str = "") -> None:
         """`new` in the place of `node`; or the given slots, shown at `focus`."""
         if slots is None:
             if id(node) not in self._places:
@@ -333,7 +337,7 @@ class _Finder:
         focus = self._around(node)
         owner, field, index = self._places[id(node)]
         name = ""
-        if isinstance(owner, ast.arguments):
+        if isinstance(owner, ast.arguments) and index is not None:
             parameters = owner.kwonlyargs if field == "kw_defaults" else (owner.posonlyargs + owner.args)[-len(owner.defaults):]
             name = f"{parameters[index].arg}="
         self._add(operator, node, where, new, slots=[(owner, field, index, new)], focus=None if focus is node else focus, name=name)
@@ -342,7 +346,7 @@ class _Finder:
         child, inner = node, node
         while id(child) in self._places:
             child = self._places[id(child)][0]
-            if isinstance(child, ast.expr) or isinstance(child, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)):
+            if isinstance(child, (ast.expr, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)):
                 inner = child
                 if not isinstance(child, (ast.Slice, ast.Tuple, ast.List, ast.Starred)):
                     break
@@ -438,12 +442,13 @@ class _Finder:
         name, numpy = "", False
         match node.func:
             case ast.Name(id=name):
-                self._renamed(node, name if name in _BUILTINS else "", where, ast.Name)
-            case ast.Attribute(value=module, attr=name):
-                numpy = _dotted(module) == "np"
-                self._renamed(node, name, where, ast.Attribute)
-                if isinstance(module, ast.Attribute) and _dotted(module.value) == "np":  # np.add.reduce
-                    self._renamed(node, module.attr, where, ast.Attribute, inner=module)
+                self._renamed(node, name if name in _BUILTINS else "", where, lambda other: ast.Name(other, ast.Load()))
+            case ast.Attribute(value=of, attr=name):
+                numpy = _dotted(of) == "np"
+                self._renamed(node, name, where, lambda other: ast.Attribute(of, other, ast.Load()))
+                if isinstance(of, ast.Attribute) and _dotted(of.value) == "np":  # np.add.reduce
+                    np = of.value
+                    self._renamed(node, of.attr, where, lambda other: ast.Attribute(ast.Attribute(np, other, ast.Load()), name, ast.Load()))
                 if name == "grads":
                     self._swapped(node, "keywords", where)
         if name in _TRANSPOSES and isinstance(node.func, ast.Attribute):
@@ -462,17 +467,11 @@ class _Finder:
             condition, yes, no = node.args
             self._add("swap the branches of where", node, where, ast.Call(node.func, [condition, no, yes], node.keywords))
 
-    def _renamed(self, call: ast.Call, name: str, where: Where, kind: type, inner: ast.Attribute | None = None) -> None:
+    def _renamed(self, call: ast.Call, name: str, where: Where, function: Callable[[str], ast.expr]) -> None:
         """sum <-> mean and their like: the same call by the other name."""
         for operator, table in (("sum <-> mean", _REDUCTIONS), ("max <-> min", _EXTREMES), ("swap an operator", _FUNCTION_FORMS)):
             if name in table:
-                if kind is ast.Name:
-                    function: ast.expr = ast.Name(table[name], ast.Load())
-                elif inner is not None:
-                    function = ast.Attribute(ast.Attribute(inner.value, table[name], ast.Load()), call.func.attr, ast.Load())
-                else:
-                    function = ast.Attribute(call.func.value, table[name], ast.Load())
-                self._add(operator, call, where, ast.Call(function, call.args, call.keywords))
+                self._add(operator, call, where, ast.Call(function(table[name]), call.args, call.keywords))
 
     # Exchanging what is returned
 
@@ -499,9 +498,10 @@ class _Finder:
     def _swapped(self, node: ast.expr, field: str, where: Where) -> None:
         """Each two neighbours change places: entries of a tuple, arguments, values of a dict or of keywords."""
         entries = getattr(node, field)
-        for i, (first, second) in enumerate(zip(entries, entries[1:], strict=False)):
+        for i, (first, second) in enumerate(itertools.pairwise(entries)):
             if id(first) in self._pullbacks or id(second) in self._pullbacks:
                 continue
+            slots: list[_Slot]
             if field == "keywords":
                 if first.arg is None or second.arg is None:
                     continue

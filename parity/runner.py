@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -91,8 +93,6 @@ class Result:
 @contextlib.contextmanager
 def settings(device: str = "cpu") -> Iterator[None]:
     """One torch thread, and on a GPU IEEE matrix products and convolutions and deterministic algorithms."""
-    import os
-
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA ask for
     import torch
 
@@ -102,7 +102,7 @@ def settings(device: str = "cpu") -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     if device != "cpu":
         torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -160,13 +160,13 @@ def run_component(
     for law in (law for law in TRIAL_LAWS if law in wanted):
         for trial in trials:
             key = trial.reference.example.key
-            if not judge(law, lambda law=law, trial=trial: TRIAL_LAWS[law](trial), key, shapes_of(trial.reference.inputs)):
+            if not judge(law, functools.partial(TRIAL_LAWS[law], trial), key, shapes_of(trial.reference.inputs)):
                 break
         tick()
     for trial in trials:
         errors += [(precision_, error, trial.reference.example.key) for precision_, error in trial.errors]
     for law in (law for law in COMPONENT_LAWS if law in wanted):
-        judge(law, lambda law=law: COMPONENT_LAWS[law](component, implementation, device, seed), f"{component.name}/{law}", "")
+        judge(law, functools.partial(COMPONENT_LAWS[law], component, implementation, device, seed), f"{component.name}/{law}", "")
         tick()
     for law, what in _vacuous(trials, errors):
         if verdicts.get(law) == "passed" and law not in component.skip:

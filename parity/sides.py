@@ -245,8 +245,9 @@ def _run_torch(component: Component, side: Side, function: Callable, call: dict,
         leaves |= {f"grads.{name}": p for name, p in module.named_parameters() if p.requires_grad}
     roots = {k: v for k, v in outputs.items() if is_float(v) and k not in component.detached and v.requires_grad}
     cotangents = [side.array(np.asarray(cotangent(k, tuple(v.shape)))).to(v.dtype) for k, v in roots.items()]
-    found = torch.autograd.grad(list(roots.values()), list(leaves.values()), cotangents, allow_unused=True) if roots and leaves else ()
-    found = found or (None,) * len(leaves)
+    found: tuple[Any, ...] = (None,) * len(leaves)
+    if roots and leaves:
+        found = torch.autograd.grad(list(roots.values()), list(leaves.values()), cotangents, allow_unused=True)
     gradients: dict[str, Any] = {f"d{name}": None for name, _ in slots}
     for (name, leaf), grad in zip(leaves.items(), found, strict=True):
         gradients[name] = side.numpy(torch.zeros_like(leaf) if grad is None else grad)
@@ -258,7 +259,7 @@ def _trajectory(component: Component, side: Side, inputs: Mapping[str, Any]) -> 
     params = side.tree(dict(inputs["params"]))
     optimizer = side.get(component.name)(params, **inputs["init"])
     lrs = inputs.get("lrs") or [None] * len(inputs["grads"])
-    seen = {}
+    seen: dict[str, NDArray] = {}
     for step, (grads, lr) in enumerate(zip(inputs["grads"], lrs, strict=True)):
         optimizer.step(side.tree(dict(grads)), lr=lr)
         seen |= {f"{name} after step {step + 1}": np.array(side.numpy(value)) for name, value in params.items()}

@@ -193,7 +193,7 @@ class _Floats(Filled):
     hostile: bool = True
 
     def make(self, rng: np.random.Generator, hostility: str | None) -> NDArray:
-        if self.low is not None:
+        if self.low is not None and self.high is not None:
             values = rng.uniform(self.low, self.high, self.shape)
         else:
             values = self.scale * rng.standard_normal(self.shape)
