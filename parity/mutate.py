@@ -270,7 +270,10 @@ class _Finder:
         if _signed(node) is not None:  # a number and its sign are one constant
             return
         skipped = ("annotation", "returns", "decorator_list", "ctx", "op", "ops")
-        for field, value in ast.iter_fields(node):
+        fields = dict(ast.iter_fields(node))
+        if isinstance(node, ast.arguments):  # in the order of the text
+            fields = {"defaults": node.defaults, "kw_defaults": node.kw_defaults}
+        for field, value in fields.items():
             if field not in skipped:
                 yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, ast.AST))
 
