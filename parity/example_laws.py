@@ -1,6 +1,6 @@
 """The laws of one example: what must hold of outputs and gradients, each law one function of a Trial.
 
-A law returns nothing, raises Disagreement where it fails, and NotApplicable (with the reason) where it has nothing to say.
+A law returns nothing and raises Disagreement where it fails. To which components it applies is said in parity/laws.py.
 """
 
 import functools
@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity import gates
-from parity.gates import Disagreement, NotApplicable
-from parity.registry import Component
+from parity.gates import Disagreement
 from parity.sides import Outcome, Side, call_arguments, flatten, is_float, named_floats, run
 from parity.trial import Trial
 from parity.values import key_rng, rebuild
 
-HAS_GRADIENT = ("op", "module")
+HAS_GRADIENT = ("op", "module")  # kinds of component
 
 
 def forward(trial: Trial) -> None:
     """Outputs agree with torch in float64."""
-    if trial.component.kind == "initialiser":
-        raise NotApplicable("both sides sample from generators of their own; see the law of distributions")
     want = trial.reference.exact
     gates.same_labels(trial.exact.outputs, want.outputs)
     for label, value in want.outputs.items():
@@ -33,7 +30,6 @@ def forward(trial: Trial) -> None:
 
 def gradient(trial: Trial) -> None:
     """Every gradient agrees with torch's autograd in float64, under a random cotangent."""
-    _needs_gradient(trial.component)
     want = trial.reference.exact
     gates.same_labels(trial.exact.gradients, want.gradients)
     for label, value in want.gradients.items():
@@ -42,7 +38,6 @@ def gradient(trial: Trial) -> None:
 
 def witness(trial: Trial) -> None:
     """The third witness: a central difference in one random direction agrees with ⟨gradient, direction⟩."""
-    _needs_gradient(trial.component)
     if not trial.reference.example.ordinary:
         return  # kinks and ties have no derivative to difference
     reference = trial.reference
@@ -82,7 +77,6 @@ def witness(trial: Trial) -> None:
 
 def linear(trial: Trial) -> None:
     """The pullback is linear: backward(0) is 0, and backward(2u + v) = 2·backward(u) + backward(v)."""
-    _needs_gradient(trial.component)
     pullback = trial.exact.pullback
     assert pullback is not None
     labels = [k for k, v in trial.exact.outputs.items() if is_float(v) and k not in trial.component.detached]
@@ -164,8 +158,6 @@ def typed(trial: Trial) -> None:
 
 def float32(trial: Trial) -> None:
     """The public promise: in float32 outputs and gradients agree to 1e-5 of scale."""
-    if trial.component.kind == "initialiser":
-        raise NotApplicable("see the law of distributions")
     reference = trial.reference
     gates.same_labels(trial.single.outputs, reference.single.outputs)
     gates.same_labels(trial.single.gradients, reference.single.gradients)
@@ -180,8 +172,6 @@ def float32(trial: Trial) -> None:
 
 def layouts(trial: Trial) -> None:
     """Transposed, strided and read-only inputs give what contiguous ones give."""
-    if trial.component.kind not in ("op", "value"):
-        raise NotApplicable("arrays are handed in by its ops")
     component, reference = trial.component, trial.reference
     want = trial.exact
     for name, lay in (("Fortran order", np.asfortranarray), ("every second entry of a larger array", _strided)):
@@ -207,8 +197,6 @@ def layouts(trial: Trial) -> None:
 def further(trial: Trial) -> None:
     """What the case says must hold besides: equal to another component on their common ground, say."""
     component, reference = trial.component, trial.reference
-    if not component.also:
-        raise NotApplicable("the case adds no equality of its own")
     for side in (trial.side("float64"), Side("torch", "float64", reference.device)):
         if component.kind == "module":
             module = side.module(component, reference.inputs["init"], reference.state)
@@ -224,11 +212,6 @@ def further(trial: Trial) -> None:
 
 
 # --- what the laws share -----------------------------------------------------------------------------------------------------------
-
-
-def _needs_gradient(component: Component) -> None:
-    if component.kind not in HAS_GRADIENT:
-        raise NotApplicable("it has no gradient")
 
 
 def _exact(trial: Trial, label: str, role: str, got: Any, want: Any) -> None:

@@ -34,10 +34,6 @@ class Disagreement(Exception):
         return Disagreement(self.label, f"{circumstance}: {self.what}", expected=self.expected, got=self.got, index=self.index)
 
 
-class NotApplicable(Exception):
-    """A law that has nothing to say about this component, with the reason."""
-
-
 @dataclasses.dataclass
 class Error:
     """A measured difference of one tensor."""
@@ -101,7 +97,7 @@ def scale_of(role: str, want: NDArray, cotangent_scale: float) -> float:
     return max(largest(want), cotangent_scale) if role == "gradient" else largest(want)
 
 
-def within(label: str, got: NDArray, want: NDArray, tolerance: float | Callable[[], float], why: str) -> float:
+def within(label: str, got: Any, want: Any, tolerance: float | Callable[[], float], why: str) -> float:
     """The largest distance; a Disagreement unless it is at most the tolerance (NaN is not)."""
     same_form(label, got, want)
     if got is None or np.asarray(got).dtype.kind != "f" or not np.asarray(got).size:

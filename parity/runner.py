@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from parity import gates
-from parity.gates import Disagreement, NotApplicable
-from parity.laws import COMPONENT_LAWS, LAWS, TRIAL_LAWS
+from parity.gates import Disagreement
+from parity.laws import COMPONENT_LAWS, LAWS, TRIAL_LAWS, not_applicable
 from parity.registry import Component
 from parity.trial import Reference, Trial
 from parity.values import walk
@@ -130,7 +130,8 @@ def run_component(
     """
     started = time.perf_counter()
     wanted = [law for law in (laws or LAWS) if precision is None or (law in FLOAT32_LAWS) == (precision == "float32")]
-    verdicts: dict[str, str] = {}
+    verdicts = {law: f"not applicable: {why}" for law in wanted if (why := not_applicable(component, law))}
+    wanted = [law for law in wanted if law not in verdicts]
     failures: list[Failure] = []
     errors: list[tuple[str, gates.Error, str]] = []
     if references is None:
@@ -138,16 +139,11 @@ def run_component(
     trials = [Trial(reference, implementation) for reference in references]
 
     def judge(law: str, call: Callable[[], None], example: str, shapes: str) -> bool:
-        """Note what the law said; False once it has nothing more to say."""
-        if law in component.skip:
-            verdicts[law] = f"not applicable: {component.skip[law]}"
-            return False
+        """Note what the law said; False once it has failed."""
         try:
             call()
             verdicts.setdefault(law, "passed")
             return True
-        except NotApplicable as reason:
-            verdicts[law] = f"not applicable: {reason}"
         except Disagreement as wrong:
             verdicts[law] = "failed"
             failures.append(Failure(law, str(wrong), example, shapes, wrong))
@@ -169,7 +165,7 @@ def run_component(
         judge(law, functools.partial(COMPONENT_LAWS[law], component, implementation, device, seed), f"{component.name}/{law}", "")
         tick()
     for law, what in _vacuous(trials, errors):
-        if verdicts.get(law) == "passed" and law not in component.skip:
+        if verdicts.get(law) == "passed":
             verdicts[law] = "failed"
             failures.append(Failure(law, what, component.name, "", Disagreement("", what)))
     ordered = {law: verdicts[law] for law in LAWS if law in verdicts}

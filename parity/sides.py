@@ -55,6 +55,10 @@ class Side:
             return self._overrides[component]
         return components()[component].implementation(self.name)
 
+    def implementation(self, component: Component) -> Any:
+        """This side of a component that need not be registered."""
+        return self._overrides.get(component.name) or component.implementation(self.name)
+
     def array(self, value: NDArray) -> Any:
         """A NumPy array as this side's array, floats in this side's dtype."""
         floating = np.issubdtype(value.dtype, np.floating)
@@ -88,7 +92,7 @@ class Side:
     def module(self, component: Component, init: Mapping[str, Any], state: Mapping[str, NDArray] | None = None) -> Any:
         """The component built from its constructor's arguments and filled with `state`."""
         init = self.tree(dict(init))
-        module = component.build(self, **init) if component.build else self.get(component.name)(**init, dtype=self.dtype)
+        module = component.build(self, **init) if component.build else self.implementation(component)(**init, dtype=self.dtype)
         if self.name == "torch":
             module = module.to(self.device)
         if state is not None:
@@ -174,7 +178,7 @@ def run(
         call = side.tree(inputs.get("call", {}))
         runner = _run_numpy if side.name == "numpy" else _run_torch
         return runner(component, side, module.forward, call, cotangent, module)
-    function = side.get(component.name)
+    function = side.implementation(component)
     if kind == "value":
         args, options = arguments(component.implementation("numpy"), side.tree(dict(inputs)))
         return Outcome({k: side.numpy(v) for k, v in flatten(function(*args, **options)).items()}, {})
@@ -257,7 +261,7 @@ def _run_torch(component: Component, side: Side, function: Callable, call: dict,
 def _trajectory(component: Component, side: Side, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
     """The parameters after every step of an optimizer."""
     params = side.tree(dict(inputs["params"]))
-    optimizer = side.get(component.name)(params, **inputs["init"])
+    optimizer = side.implementation(component)(params, **inputs["init"])
     lrs = inputs.get("lrs") or [None] * len(inputs["grads"])
     seen: dict[str, NDArray] = {}
     for step, (grads, lr) in enumerate(zip(inputs["grads"], lrs, strict=True)):
@@ -270,7 +274,7 @@ def sample(component: Component, side: Side, inputs: Mapping[str, Any], seed: in
     """One draw of an initialiser, from this side's own generator."""
     inputs = dict(inputs) | {"dtype": side.dtype}
     if side.name == "numpy":
-        return side.get(component.name)(**inputs, rng=np.random.default_rng(seed))
+        return side.implementation(component)(**inputs, rng=np.random.default_rng(seed))
     import torch
 
-    return side.numpy(side.get(component.name)(**inputs, rng=torch.Generator().manual_seed(seed)))
+    return side.numpy(side.implementation(component)(**inputs, rng=torch.Generator().manual_seed(seed)))

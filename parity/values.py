@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,11 @@ class Census(Draw):
 class Hypothesis(Draw):
     """Choices that hypothesis makes, and shrinks when a law fails."""
 
-    def __init__(self, data: Any, *, ordinary: bool, edges: bool = False):
+    def __init__(self, draw: Callable[[Any], Any], *, ordinary: bool, edges: bool = False):
         from hypothesis import strategies
 
         super().__init__(ordinary=ordinary, edges=edges)
-        self._draw, self._strategies = data.draw, strategies
+        self._draw, self._strategies = draw, strategies
 
     def pick(self, count: int) -> int:
         return self._draw(self._strategies.integers(0, count - 1))
