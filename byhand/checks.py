@@ -140,11 +140,12 @@ def not_negative(function: str, **values: Any) -> None:
             fail(function, f"{name} >= 0 and finite", f"{name}={value!r}")
 
 
-def fraction(function: str, **values: Any) -> None:
-    """Every number lies in [0, 1): one is excluded."""
+def fractions(function: str, count: int, **values: Any) -> None:
+    """Every value is a tuple of `count` numbers in [0, 1): one is excluded."""
     for name, value in values.items():
-        if not _is_number(value) or not 0 <= value < 1:
-            fail(function, f"{name} in [0, 1)", f"{name}={value!r}")
+        several = isinstance(value, (tuple, list)) and len(value) == count
+        if not several or not all(_is_number(v) and 0 <= v < 1 for v in value):
+            fail(function, f"{name} as {count} numbers in [0, 1)", f"{name}={value!r}")
 
 
 def size(function: str, *, at_least: int = 1, **values: Any) -> None:
