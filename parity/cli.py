@@ -158,6 +158,52 @@ def mirror() -> int:
 
 
 @app.command
+def check(
+    target: str,
+    *,
+    against: str,
+    examples: int = 20,
+    seed: int = 0,
+    limit: float = 120.0,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Check your own NumPy function in the place of ours, under every law, and explain the first failure.
+
+    Parameters
+    ----------
+    target:
+        FILE.py:FUNCTION; it returns (y, backward) and has our component's signature.
+    against:
+        The component it implements.
+    examples:
+        Examples per law.
+    seed:
+        Of the census of examples.
+    limit:
+        Seconds after which a function counts as hanging.
+    json_:
+        Write the verdict as JSON.
+    """
+    from byhand.checks import positive, size
+    from parity.yours import judge
+
+    size("parity check", examples=examples)
+    positive("parity check", limit=limit)
+    found = judge(target, against, examples=examples, seed=seed, limit=limit)
+    for law, verdict in found["laws"].items():
+        log.print(f"{law}: {verdict}", style="dim", highlight=False)
+    if found["passed"]:
+        held = sum(verdict == "passed" for verdict in found["laws"].values())
+        out.print(f"[green]✓[/] {target} agrees with {found['component']} under all {held} laws that apply", highlight=False)
+    else:
+        out.print("[red]✗[/] ", end="")
+        out.print(found["explanation"], highlight=False, markup=False, soft_wrap=True)
+    if json_:
+        json_.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0 if found["passed"] else 1
+
+
+@app.command
 def table(*, write: bool = False, readme: Path = Path("README.md")) -> int:
     """Print the README's table of components.
 

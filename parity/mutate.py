@@ -128,6 +128,12 @@ def mutants(source: str, name: str) -> list[Mutant]:
     return made
 
 
+def reached(source: str, name: str) -> frozenset[str]:
+    """What of the file the mutants of `name` lie in: itself, its private helpers and its constants."""
+    definitions = _definitions(ast.parse(source))
+    return frozenset(_reached(definitions, name)) if name in definitions else frozenset()
+
+
 def _compiles(text: str) -> bool:
     try:
         compile(text, "<mutant>", "exec")

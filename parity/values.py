@@ -305,6 +305,8 @@ class Example:
             hostile = {name: kinds[rng.integers(len(kinds))] for name in targets}
 
         def make(name: str, spec: Any) -> Any:
+            if isinstance(spec, np.ndarray) and spec.dtype.kind == "f":
+                return spec.astype(np.float32).astype(np.float64)
             return spec.make(key_rng(self.key, name), hostile.get(name)) if isinstance(spec, Filled) else spec
 
         return rebuild(self.inputs, make), {name: make(f"state.{name}", spec) for name, spec in extra.items()}
