@@ -1,0 +1,97 @@
+"""The command `byhand`. It imports neither NumPy nor PyTorch until a subcommand needs them."""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from rich.console import Console
+
+from byhand import blas
+from byhand.checks import NonFiniteError
+from byhand.training_config import TrainingConfig, resolve
+
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def _version() -> str:
+    try:
+        return f"byhand {importlib.metadata.version('byhand')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "byhand, not installed"
+
+
+app = cyclopts.App(name="byhand", help="Transformers written twice, by hand in NumPy and in PyTorch.", version=_version)
+
+
+def _train(*, config: Path | None = None, **options: Any) -> int:
+    """Train a GPT on text, in NumPy, in PyTorch, or in both to compare them.
+
+    Parameters
+    ----------
+    config
+        A .json or .yaml file with any of these options; the command line overrules it.
+    """
+    note = blas.tune()  # before anything imports NumPy
+    resolved = resolve(config, **options)
+    if note:
+        _log(note)
+    from byhand.commands.train import train
+
+    return OK if train(resolved) else FAILED
+
+
+def _with_options(function: Callable[..., int], options: type) -> Callable[..., int]:
+    """`function` as cyclopts should see it: `**options` spelled out, one optional keyword for every field of the dataclass."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
+    for field in dataclasses.fields(options):
+        default = "" if field.default is None else f" Default: {json.dumps(field.default)}."
+        hint = Annotated[field.type | None, cyclopts.Parameter(help=field.metadata["help"] + default, show_default=False)]  # type: ignore[operator]
+        parameters.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
+
+    def command(*args: Any, **given: Any) -> int:
+        return function(*args, **given)
+
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+app.command(_with_options(_train, TrainingConfig), name="train")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 1 (a run failed), 2 (wrong usage) or 130 (interrupted)."""
+    try:
+        command, bound, _ = app.parse_args(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+        result = command(*bound.args, **bound.kwargs)
+    except cyclopts.CycloptsError as error:
+        _log(f"{error}\nTry 'byhand --help' or 'byhand train --help'.")
+        return WRONG_USAGE
+    except NonFiniteError as error:
+        _log(f"{error}")
+        return FAILED
+    except ValueError as error:
+        _log(f"{error}")
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        _log("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # `byhand train | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # the disk is full, say
+        _log(f"{error}")
+        return FAILED
+    return result if isinstance(result, int) else OK
+
+
+def _log(text: str) -> None:
+    Console(stderr=True).print(f"byhand: {text}", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,137 @@
+"""`byhand train`: a GPT trained on text by one implementation, or by both on the same weights, batches and dropout masks."""
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from byhand import blas, corpus
+from byhand.checks import NonFiniteError, choice, demand
+from byhand.commands.backends import Backend, NumpyBackend, TorchBackend
+from byhand.commands.display import Display
+from byhand.commands.history import PROMISED_FLOAT64, History
+from byhand.configs import GPT2_PRESETS, GPT2Config
+from byhand.continuation import compare, continue_greedily
+from byhand.curves import draw_losses
+from byhand.run_directory import RunDirectory
+from byhand.training_config import TrainingConfig
+
+
+def train(config: TrainingConfig) -> bool:
+    """Train, print, and leave a run directory; False if two implementations disagree by more than was promised.
+
+    Raises
+    ------
+    ValueError       if the configuration, the text or the installation will not do
+    NonFiniteError   if a loss or a gradient is not finite; the weights before that step are saved
+    """
+    sizes = _sizes(config)
+    text = corpus.load(config.text)
+    training, kept_apart = corpus.split(text.tokens)
+    validation = corpus.spread(kept_apart, batch=config.batch, length=config.length, count=config.validation_batches)
+
+    def batches(step: int) -> list[corpus.Batch]:
+        ids, targets = corpus.draw(training, batch=config.batch, length=config.length, seed=config.seed, step=step)
+        return list(zip(np.array_split(ids, config.accumulate), np.array_split(targets, config.accumulate), strict=True))
+
+    batches(0)  # a text too short for a window is refused before anything is built
+    backends = _backends(config, sizes)
+    names = [backend.name for backend in backends]
+    history = History(names)
+    with RunDirectory(config.name, out=config.out) as run, Display(config.steps, config.every, names) as display:
+        parameters = sum(array.size for array in backends[0].state().values())
+        run.describe("config", config.as_dict())
+        run.describe("about", _about(text, sizes, parameters))
+        display.say(
+            f"{config.preset}, {parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of {text.name} "
+            f"({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
+        )
+        display.header()
+        try:
+            for together in zip(*(backend.fit(batches, validation) for backend in backends), strict=True):
+                for backend, progress in zip(backends, together, strict=True):
+                    history.add(backend.name, progress)
+                    _keep(run, backend, progress)
+                display.step(together)
+        except NonFiniteError as stopped:
+            for backend in backends:
+                run.save(f"{backend.name}-last", backend.state(), stopped=stopped)
+            raise
+        display.say()
+        for line in history.summary():
+            display.say(line)
+        kept = True
+        if len(backends) == 2:
+            kept, verdict = history.verdict(config.dtype)
+            display.say(verdict)
+        if config.sample:
+            _sample(display, config, sizes, backends)
+        _draw(display, run, config, history)
+        display.say(f"\n{run.path}: {', '.join(sorted(file.name for file in run.path.iterdir()))}")
+    return kept
+
+
+def _sizes(config: TrainingConfig) -> GPT2Config:
+    """The preset's sizes with the run's dropout."""
+    choice("train", GPT2_PRESETS, preset=config.preset)
+    sizes = dataclasses.replace(GPT2_PRESETS[config.preset], dropout=config.dropout)
+    demand("train", config.length <= sizes.context, f"length <= {sizes.context}, the context of {config.preset}", length=config.length)
+    return sizes
+
+
+def _backends(config: TrainingConfig, sizes: GPT2Config) -> list[Backend]:
+    """The implementations to train; PyTorch's starts from the weights that NumPy's drew, so that a seed is one run in either."""
+    by_hand = NumpyBackend(config, sizes)
+    if config.backend == "numpy":
+        return [by_hand]
+    twin = TorchBackend(config, sizes, by_hand.state())
+    return [by_hand, twin] if config.backend == "both" else [twin]
+
+
+def _keep(run: RunDirectory, backend: Backend, progress: Any) -> None:
+    metrics = progress.metrics
+    run.log(step=progress.step + 1, backend=backend.name, **metrics._asdict(), tokens_per_second=metrics.tokens / metrics.seconds,
+            validation=progress.validation)
+    if progress.validation is not None:
+        about = dict(step=progress.step + 1, validation=progress.validation)
+        run.save(f"{backend.name}-last", backend.state(), **about)
+        if progress.best:
+            run.save(f"{backend.name}-best", backend.state(), **about)
+
+
+def _sample(display: Display, config: TrainingConfig, sizes: GPT2Config, backends: Sequence[Backend]) -> None:
+    written = []
+    for backend in backends:
+        written.append(continue_greedily(backend.logits, config.prompt.encode(), count=config.sample, context=sizes.context))
+    for backend, continuation in zip(backends, written, strict=True):
+        display.say(f"\n{backend.name} continues {config.prompt!r}:")
+        display.say("  | " + continuation.text.replace("\n", "\n  | "), style="cyan")
+    if len(written) == 2:
+        display.say("\n" + compare(*written).reason)
+
+
+def _draw(display: Display, run: RunDirectory, config: TrainingConfig, history: History) -> None:
+    title = f"{config.preset}, {config.dtype}, dropout {config.dropout:g}, seed {config.seed}"
+    bound = PROMISED_FLOAT64 if config.dtype == "float64" else None
+    try:
+        draw_losses(run.path / "losses.png", history.losses, validation=history.validation, title=title, bound=bound)
+    except ValueError as missing:
+        display.say(f"\nNo figure was drawn: {missing}")
+
+
+def _about(text: corpus.Corpus, sizes: GPT2Config, parameters: int) -> dict[str, Any]:
+    """What a run met that its configuration does not say."""
+    return {
+        "text": {"name": text.name, "bytes": len(text.tokens), "files": text.files, "sha256": text.digest},
+        "model": dataclasses.asdict(sizes) | {"parameters": parameters},
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": getattr(sys.modules.get("torch"), "__version__", None),
+        "machine": platform.machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        blas.VARIABLE: os.environ.get(blas.VARIABLE),
+    }
