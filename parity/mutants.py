@@ -67,8 +67,8 @@ class Study:
 
     @property
     def survivors(self) -> list[Mutant]:
-        """Those that no law noticed and no entry of the case explains."""
-        return [m for m in self.mutants if self.verdicts.get(m.key) is None and m.key not in self.equivalent]
+        """Those that no law noticed and no entry of the case explains; where the clean source fails, nothing was tried."""
+        return [] if self.error else [m for m in self.mutants if self.verdicts.get(m.key) is None and m.key not in self.equivalent]
 
     @property
     def stale(self) -> dict[str, str]:
@@ -94,7 +94,7 @@ class Study:
         told: dict[str, Any] = {"name": self.name, "backward": self.figures("backward"), "forward": self.figures("forward")}
         told["survivors"] = [{"key": m.key, "line": m.line, "operator": m.operator, "where": m.where} for m in self.survivors]
         told["equivalents"] = {key: reason for key, reason in self.equivalent.items() if key not in self.stale}
-        told["killed_by"] = dict(collections.Counter(v for v in self.verdicts.values() if v is not None).most_common())
+        told["killed_by"] = dict(collections.Counter(v.split(",")[0] for v in self.verdicts.values() if v is not None).most_common())
         told |= {"stale": self.stale} if self.stale else {}
         told |= {"error": self.error} if self.error else {}
         return told | {"seconds": round(self.seconds, 2), "cached": self.cached}
@@ -161,7 +161,7 @@ def attempt(source: str, candidates: Iterable[Component], judge: Judge, limit: f
         except (RecursionError, MemoryError) as error:
             return type(error).__name__
         except Exception as error:  # already while the file is executed
-            return f"loading ({type(error).__name__})"
+            return f"loading, {type(error).__name__}: {error}"
         if law is not None:
             return f"law of {law}"
     return None
@@ -226,7 +226,7 @@ def clean_passes(source: str, component: Component, judge: Judge) -> tuple[str |
     limit = 60 * LIMIT
     killed = attempt(source, [component], judge, limit)
     if killed is not None:
-        return f"the clean source does not pass: {killed}", 0.0
+        return f"the clean source does not pass: {killed} (see `python -m parity run {component.name}`)", 0.0
     started = time.perf_counter()
     killed = attempt(source, [component], judge, limit)
     return (f"the clean source passes once and not twice: {killed}" if killed else None), time.perf_counter() - started
@@ -441,8 +441,9 @@ def _imports(module: str) -> frozenset[str]:
 @functools.cache
 def _names_in(module: str) -> frozenset[str]:
     """The components that a case file names in strings: what a `play` fetches by name."""
-    tree = ast.parse(_file_of(module).read_text(encoding="utf-8"))
-    return frozenset(n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value in components())
+    nodes = ast.walk(ast.parse(_file_of(module).read_text(encoding="utf-8")))
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return frozenset(strings & components().keys())
 
 
 def dependencies(component: Component) -> set[str]:
@@ -467,7 +468,7 @@ def _meaning(module: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            body[0] = ast.Pass()
+            del body[0]  # an empty body cannot be run, but it can be printed
         if isinstance(node, ast.Call):
             node.keywords = [k for k in node.keywords if k.arg != "equivalent"]
     return ast.unparse(tree)
@@ -564,10 +565,8 @@ def print_report(studies: list[Study], out: Console) -> None:
         f"{told} {total[part]['killed']} of {total[part]['total'] - total[part]['equivalent']} ({_percent(total[part]['share'])})"
         for part, told in (("backward", "killed in pullbacks"), ("all", "in all"))
     )
-    known = total["all"]["equivalent"]
-    out.print(
-        f"{shares}; {known} listed as equivalent. Demanded are 100 % in pullbacks and {_percent(ALL)} in all.", highlight=False, soft_wrap=True
-    )
+    demanded = f"Demanded are 100 % in pullbacks and {_percent(ALL)} in all."
+    out.print(f"{shares}; {total['all']['equivalent']} listed as equivalent. {demanded}", highlight=False, soft_wrap=True)
 
 
 def _percent(share: float) -> str:
