@@ -47,16 +47,16 @@ def accumulate(
 
     Examples
     --------
-    >>> class Shift:                                    # nll = Σ (ids + w − targets)² / normalizer
-    ...     w = np.zeros(1)
+    >>> import numpy as np
+    >>> class Shift:                                    # (ids + w − targets)², in place of a language model
+    ...     w = 0.0
     ...     def loss(self, ids, targets, *, normalizer, noise, run):
     ...         gap = ids + self.w - targets
-    ...         return (gap * gap).sum() / normalizer, lambda: {"w": (2 * gap / normalizer).sum(keepdims=True)[0]}
-    >>> import numpy as np
+    ...         return (gap * gap).sum() / normalizer, lambda: {"w": (2 * gap).sum() / normalizer}
     >>> long, short = (np.array([[1, 2, 3]]), np.array([[2, 3, 4]])), (np.array([[1]]), np.array([[5]]))
     >>> loss, grads, tokens = accumulate(Shift(), [long, short])
-    >>> float(loss), grads["w"], tokens                 # (1 + 1 + 1 + 16) / 4
-    (4.75, array([-3.5]), 4)
+    >>> float(loss), float(grads["w"]), tokens          # (1 + 1 + 1 + 16) / 4, and not (1 + 16) / 2
+    (4.75, -3.5, 4)
     """
     tokens = count_tokens(micro_batches)
     total_loss, total = None, {}

@@ -64,7 +64,8 @@ def train_step(
     NonFiniteError   if the loss or a gradient is NaN or infinite; then nothing has been updated
     """
     start = time.perf_counter()
-    loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run)
+    with np.errstate(all="ignore"):  # what overflows is found below, and named
+        loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run)
     finite("train_step", step, "the loss", math.isfinite(loss))
     for name, grad in grads.items():
         finite("train_step", step, f"the gradient of {name}", bool(np.isfinite(grad).all()))
