@@ -100,7 +100,8 @@ def run(
 
         if not torch.cuda.is_available():
             raise ValueError("parity run --device cuda needs a CUDA device that torch sees; got none")
-    chosen = select(names)
+    chosen = [component for component in select(names) if not _told_missing(component)]
+    complete = len(chosen) == len(select(names))
     results = []
     with settings(device), _progress() as progress:
         task = progress.add_task("", total=len(chosen))
@@ -113,10 +114,10 @@ def run(
     if json_:
         json_.write_text(json.dumps(_finite(report.to_json(results, device)), indent=1) + "\n", encoding="utf-8")
     if html:
-        from parity.html import page
+        from parity.page import page
 
         html.write_text(page(report.to_json(results, device)), encoding="utf-8")
-    return 0 if all(r.passed for r in results) and not _told_broken() else 1
+    return 0 if all(r.passed for r in results) and complete and not _told_broken() else 1
 
 
 @app.command
@@ -231,6 +232,16 @@ def with_table(page: str, text: str) -> str:
     if page.count(start) != 1 or page.count(end) != 1:
         raise ValueError(f"parity table needs {start} and {end} once each in the page; got {page.count(start)} and {page.count(end)}")
     return f"{page[: page.index(start)]}{start}\n{text}\n{page[page.index(end) :]}"
+
+
+def _told_missing(component: Any) -> bool:
+    for side in ("numpy", "torch"):
+        try:
+            component.implementation(side)
+        except (ImportError, AttributeError, SyntaxError) as error:
+            log.print(f"{component.name} is missing in {side}_impl: {error}", style="red", highlight=False, markup=False)
+            return True
+    return False
 
 
 def _told_broken() -> bool:

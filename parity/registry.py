@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from parity.values import Census, Draw, Example
+from parity.values import Census, Draw, Example, Large
 
 _CASES: dict[str, "Component"] = {}
 _BROKEN: dict[str, str] = {}
@@ -33,6 +33,7 @@ class Component:
     skip: dict[str, str] = dataclasses.field(default_factory=dict)
     build: Callable | None = None
     play: Callable | None = None
+    bench: dict[str, Any] | None = None
 
     @property
     def room(self) -> str:
@@ -61,6 +62,10 @@ class Component:
         """One example drawn through `draw`, its values keyed by (component, key)."""
         return Example(f"{self.name}/{key}", draw.ordinary, self.draw(draw))
 
+    def large(self) -> Example:
+        """The example that benchmarks time: the case's own, or a draw in which every free shape is (4096, 768)."""
+        return Example(f"{self.name}/large", True, self.draw(Large()) if self.bench is None else self.bench)
+
     def census(self, count: int, seed: int = 0, *, edges: bool = False) -> list[Example]:
         """`count` diverse examples: every second one ordinary, or all of them of size 0 and 1 where the case allows it."""
         keys = [f"seed {seed}, {'edge' if edges else 'example'} {i}" for i in range(count)]
@@ -83,6 +88,7 @@ def case(
     skip: dict[str, str] | None = None,
     build: Callable | None = None,
     play: Callable | None = None,
+    bench: dict[str, Any] | None = None,
 ) -> Callable:
     """Register the decorated function as what the component `name` is fed; docs/adding_a_component.md explains the options."""
     if kind not in (None, "op", "value", "module", "optimizer", "initialiser", "play"):
@@ -95,7 +101,21 @@ def case(
         if name in _CASES and _CASES[name].file != file:
             raise ValueError(f"case({name!r}) is registered twice, in {_CASES[name].file} and {file}")
         _CASES[name] = Component(
-            name, file, draw, kind, gradient, refuses, also, fixed or {}, detached, equivalent or {}, fill or {}, skip or {}, build, play
+            name=name,
+            file=file,
+            draw=draw,
+            explicit_kind=kind,
+            gradient=gradient,
+            refuses=refuses,
+            also=also,
+            fixed=fixed or {},
+            detached=detached,
+            equivalent=equivalent or {},
+            fill=fill or {},
+            skip=skip or {},
+            build=build,
+            play=play,
+            bench=bench,
         )
         return draw
 

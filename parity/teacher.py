@@ -97,7 +97,10 @@ def _about_a_factor(expected: NDArray, got: NDArray, size: float, sizes: set[int
         if abs(factor * n - 1) < CLOSE:
             yield f"everything is {n} times too small, and {n} is how many entries there are to sum over: a mean that should be a sum"
             return
-    yield f"everything is {factor:.6g} times the right answer: a factor is missing or doubled (a scale, a temperature, 1/(1−p), the 2 of a square)"
+    yield (
+        f"everything is {factor:.6g} times the right answer: a factor is missing or doubled (a scale, a temperature, 1/(1−p), "
+        "the 2 of a square)"
+    )
 
 
 def _about_a_shift(expected: NDArray, got: NDArray, size: float, gradient: bool) -> Iterator[str]:

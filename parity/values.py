@@ -75,6 +75,18 @@ class Smallest(Draw):
         return 0
 
 
+class Large(Draw):
+    """The simplest choices at the size of real work: what benchmarks run on."""
+
+    shape = (4096, 768)
+
+    def __init__(self) -> None:
+        super().__init__(ordinary=True)
+
+    def pick(self, count: int) -> int:
+        return 0
+
+
 # --- structure ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +109,9 @@ class _Dims(Spec):
     min_last: int
 
     def resolve(self, draw: Draw) -> tuple[int, ...]:
+        if isinstance(draw, Large):
+            rank = max(self.min_rank, min(2, self.max_rank))
+            return (*(1,) * (rank - 2), *draw.shape)[-rank:] if rank else ()
         rank = self.min_rank + draw.pick(self.max_rank - self.min_rank + 1)
         if draw.edges:
             sizes = [(1, 0)[draw.pick(2)] for _ in range(rank)]
