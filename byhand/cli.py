@@ -49,10 +49,12 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
 
 def _with_options(function: Callable[..., int], options: type) -> Callable[..., int]:
     """`function` as cyclopts should see it: `**options` spelled out, one optional keyword for every field of the dataclass."""
+    annotate: Any = Annotated  # made at run time, which type checkers do not follow
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
     for field in dataclasses.fields(options):
         default = "" if field.default is None else f" Default: {json.dumps(field.default)}."
-        hint = Annotated[field.type | None, cyclopts.Parameter(help=field.metadata["help"] + default, show_default=False)]  # type: ignore[operator]
+        kind: Any = field.type
+        hint = annotate[kind | None, cyclopts.Parameter(help=field.metadata["help"] + default, show_default=False)]
         parameters.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
 
     def command(*args: Any, **given: Any) -> int:

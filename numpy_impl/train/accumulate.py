@@ -59,7 +59,8 @@ def accumulate(
     (4.75, -3.5, 4)
     """
     tokens = count_tokens(micro_batches)
-    total_loss, total = None, {}
+    total_loss: NDArray | None = None
+    total: dict[str, NDArray] = {}
     for i, (ids, targets) in enumerate(micro_batches):
         stream = None if noise is None else dataclasses.replace(noise, step=noise.step + i)
         loss, backward = model.loss(ids, targets, normalizer=tokens, noise=stream, run=run)

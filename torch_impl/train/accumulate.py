@@ -31,7 +31,8 @@ def accumulate(
     """
     tokens = count_tokens(micro_batches)
     names, params = zip(*((name, param) for name, param in model.named_parameters() if param.requires_grad), strict=True)
-    total_loss, total = None, None
+    total_loss: Tensor | None = None
+    total: Sequence[Tensor] | None = None
     for i, (ids, targets) in enumerate(micro_batches):
         stream = None if noise is None else dataclasses.replace(noise, step=noise.step + i)
         loss = model.loss(ids, targets, normalizer=tokens, noise=stream, run=run)

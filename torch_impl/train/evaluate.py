@@ -12,4 +12,4 @@ from torch_impl.train.accumulate import count_tokens
 def evaluate(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Σᵢ Σₜ nllᵢₜ / N,  with N the tokens of all batches together: without dropout, and with nothing kept for a backward."""
     tokens = count_tokens(batches)
-    return sum(float(model.loss(ids, targets, normalizer=tokens, run="inference")) for ids, targets in batches)
+    return sum((float(model.loss(ids, targets, normalizer=tokens, run="inference")) for ids, targets in batches), 0.0)
