@@ -25,19 +25,33 @@ def broadcast(draw, *shape):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), dropout=1.5),
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), dropout=-0.1),
     ],
+    equivalent={
+        "_STRIP = 64 -> _STRIP = 65": "how many rows are worked on together is a matter of speed",
+        "stop + s - t -> stop + s + t": "keys that no query of the strip may see are then computed and masked, not skipped",
+        "stop + s - t -> stop + s": "keys that no query of the strip may see are then computed and masked, not skipped",
+        "max(stop + s - t, 0) -> max(stop + s - t, 1)": "one more key is computed and masked",
+        "random_bits(noise, shape) >= round(dropout * 2 ** 32) -> random_bits(noise, shape) > round(dropout * 2 ** 32)":
+            "differs once in 2^32 words",
+        "0.0 if dropout == 1 else 1 / (1 - dropout) -> 1.0 if dropout == 1 else 1 / (1 - dropout)":
+            "where everything is dropped, nothing is left to grow",
+    },
 )
 def scaled_dot_product(draw):
-    lead, e, w = draw(dims(0, 2)), draw(size(0, 5)), draw(size(0, 5))
+    lead, w = draw(dims(0, 2)), draw(size(0, 5))
+    e = draw(size(0, 5)) if draw.ordinary else draw(one_of(0, 1, 1, 2, 5))
     t, s = draw(size(0, 6)), draw(size(0, 6))
-    if not draw.ordinary and not draw.edges and draw(integer(0, 4)) == 0:
-        lead, t, s = (), *draw(one_of((130, 130), (70, 200), (140, 66)))
+    causal = draw(left_out(flag()))
+    if not draw.ordinary and not draw.edges and draw(flag()):  # several strips
+        lead, causal = (), True
+        t, s = draw(one_of((130, 130), (70, 200), (140, 66)))
+    drops = draw(one_of("a share", "a share", "no share", "no noise"))
     return dict(
         query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)), value=draw(array(*lead, s, w)),
-        bias=draw(left_out(maybe(array(*broadcast(draw, *lead, t, s))))),
-        mask=draw(left_out(maybe(mask(*broadcast(draw, *lead, t, s))))),
-        causal=draw(left_out(flag())),
+        bias=draw(one_of(left_out(None), array(*broadcast(draw, *lead, t, s)))),
+        mask=draw(one_of(left_out(None), mask(*broadcast(draw, *lead, t, s)))),
+        causal=causal,
         scale=draw(left_out(maybe(number(-1, 2)))),
-        soft_cap=draw(left_out(maybe(number(0.5, 20)))),
-        dropout=draw(left_out(one_of(0.0, 0.3, 0.5, 1.0))),
-        noise=draw(left_out(maybe(noise()))),
+        soft_cap=draw(one_of(left_out(None), 0.03, 2.0, 30.0)),
+        dropout=draw(left_out(0.0)) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
+        noise=draw(left_out(None)) if drops == "no noise" else draw(noise()),
     )

@@ -1,0 +1,153 @@
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1)."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byhand.checks import at_least_rank, booleans, broadcastable, floats, in_range, positive, same_shape
+from byhand.noise import Noise
+from numpy_impl.ops.random_bits import random_bits
+
+_STRIP = 64  # query rows worked on together: their scores stay in the cache, and keys that none of them may see are skipped
+
+
+def scaled_dot_product(
+    query: NDArray,
+    key: NDArray,
+    value: NDArray,
+    bias: NDArray | None = None,
+    *,
+    mask: NDArray | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
+) -> tuple[NDArray, Callable]:
+    """y = dropout(P) · value,  with  P = softmax(cap(scale · query · keyᵀ) + bias)  over the keys that a query may see.
+
+    Parameters
+    ----------
+    query : (..., T, E)       float32 or float64
+    key : (..., S, E)         the same leading axes as query
+    value : (..., S, W)       the same leading axes, and a width of its own
+    bias : (..., T, S)        added to the capped scores; may broadcast; −inf hides a key
+    mask : (..., T, S) bool   True = may see; may broadcast
+    causal : bool             query t sees keys up to t + S − T: the last query stands beside the last key
+    scale : float             1/√E by default
+    soft_cap : float          cap(s) = c · tanh(s / c) keeps scores within ±c; no cap by default
+    dropout : float           the share of P that is dropped, in [0, 1]; the rest grows by 1 / (1 − dropout)
+    noise : Noise             the stream whose bits, one word per entry of (..., T, S), decide what is dropped; None drops nothing
+
+    Returns
+    -------
+    y : (..., T, W)
+    backward : dy (..., T, W) -> dquery, dkey, dvalue, dbias (None without bias)
+
+    A query that sees nothing (everything masked, or biased by −inf) gives y = 0 and passes no gradient.
+
+    Raises
+    ------
+    ValueError   if shapes do not fit, dtypes differ, dropout is outside [0, 1], scale is not finite or soft_cap not positive
+
+    Examples
+    --------
+    >>> x = np.eye(2)
+    >>> y, backward = scaled_dot_product(x, x, x, causal=True)
+    >>> y.round(4)
+    array([[1.    , 0.    ],
+           [0.3302, 0.6698]])
+    """
+    who = "scaled_dot_product"
+    floats(who, query=query, key=key, value=value, bias=bias)
+    at_least_rank(who, 2, query=query, key=key, value=value)
+    *lead, t, e = query.shape
+    s, w = key.shape[-2], value.shape[-1]
+    same_shape(who, (*lead, s, e), key=key)
+    same_shape(who, (*lead, s, w), value=value)
+    booleans(who, mask=mask)
+    broadcastable(who, (*lead, t, s), bias=bias, mask=mask)
+    scale = 1 / math.sqrt(max(e, 1)) if scale is None else scale
+    in_range(who, -1e30, 1e30, scale=scale)
+    if soft_cap is not None:
+        positive(who, soft_cap=soft_cap)
+    in_range(who, 0, 1, dropout=dropout)
+
+    shape = (*lead, t, s)
+    added = None if bias is None else np.broadcast_to(bias, shape)
+    hidden = None if mask is None else np.broadcast_to(~mask, shape)
+    kept = None if noise is None or dropout == 0 else random_bits(noise, shape) >= round(dropout * 2**32)
+    grown = 0.0 if dropout == 1 else 1 / (1 - dropout)
+
+    scaled = query * scale                                           # (..., T, E): cheaper than scaling (..., T, S)
+    y = np.empty_like(query, shape=(*lead, t, w))
+    trail = []
+    for rows, seen in _strips(t, s, causal):
+        scores = scaled[..., rows, :] @ key[..., seen, :].swapaxes(-1, -2)    # (..., strip, seen)
+        slope = None
+        if soft_cap is not None:
+            scores, slope = _cap(scores, soft_cap)
+        if added is not None:
+            scores += added[..., rows, seen]
+        if hidden is not None:
+            np.copyto(scores, -np.inf, where=hidden[..., rows, seen])
+        if causal:
+            np.copyto(scores, -np.inf, where=~np.tri(*scores.shape[-2:], rows.start + s - t, dtype=bool))
+        p = _softmax_in_place(scores)
+        np.matmul(p if kept is None else p * kept[..., rows, seen] * grown, value[..., seen, :], out=y[..., rows, :])
+        trail.append((rows, seen, p, slope))
+
+    def backward(dy):
+        dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key), np.zeros_like(value)
+        dadded = None if bias is None else np.zeros(shape, dtype=bias.dtype)
+        for rows, seen, p, slope in trail:
+            dropped = p if kept is None else p * kept[..., rows, seen] * grown
+            dvalue[..., seen, :] += dropped.swapaxes(-1, -2) @ dy[..., rows, :]
+            dp = dy[..., rows, :] @ value[..., seen, :].swapaxes(-1, -2)
+            if kept is not None:
+                dp *= kept[..., rows, seen]
+                dp *= grown
+            # Softmax: each probability falls when another rises, so the mean of dp under p comes off.
+            dp -= np.vecdot(p, dp)[..., None]
+            dscores = np.multiply(dp, p, out=dp)
+            if dadded is not None:
+                dadded[..., rows, seen] = dscores
+            if slope is not None:
+                dscores *= slope
+            np.matmul(dscores, key[..., seen, :], out=dquery[..., rows, :])
+            dkey[..., seen, :] += dscores.swapaxes(-1, -2) @ scaled[..., rows, :]
+        dquery *= scale
+        return dquery, dkey, dvalue, None if bias is None else _sum_to(dadded, bias.shape)
+
+    return y, backward
+
+
+def _strips(t: int, s: int, causal: bool) -> Iterator[tuple[slice, slice]]:
+    """(query rows, the keys that at least one of them sees) of every strip."""
+    for start in range(0, t, _STRIP):
+        stop = start + _STRIP                                        # beyond t in the last strip: slices end where the array does
+        yield slice(start, stop), slice(0, max(stop + s - t, 0) if causal else s)
+
+
+def _cap(scores: NDArray, soft_cap: float) -> tuple[NDArray, NDArray]:
+    """c · tanh(s / c) and its slope, 1 − tanh²(s / c)."""
+    scores = scores / soft_cap
+    decay = np.exp(-2 * np.abs(scores))
+    return soft_cap * np.tanh(scores), 4 * decay / (1 + decay) ** 2   # 1 − tanh² would cancel where tanh is nearly 1
+
+
+def _softmax_in_place(scores: NDArray) -> NDArray:
+    """softmax(scores) over the last axis, written over the scores; a row of −inf becomes a row of zeros."""
+    # The lowest finite number stands in for the peak of such a row: −inf − (−inf) would be NaN.
+    scores -= scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min)
+    np.exp(scores, out=scores)
+    scores /= np.maximum(scores.sum(-1, keepdims=True), 1)           # every other row holds an exp(0) = 1 and sums to more
+    return scores
+
+
+def _sum_to(dwide: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """The gradient of an array of `shape` that was broadcast to the shape of dwide: the sum over the axes it was repeated along."""
+    dwide = dwide.sum(tuple(range(dwide.ndim - len(shape))))
+    return dwide.sum(tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
