@@ -32,11 +32,13 @@ def main(tokens: list[str] | None = None) -> int:
         log.print(f"[red]{error}[/]", highlight=False)
         return 2
     except ValueError as error:
-        log.print(str(error), style="red", highlight=False, markup=False)
+        log.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         log.print("interrupted")
         return 130
+    except SystemExit as stop:  # how cyclopts passes an interrupt on
+        return int(stop.code or 0)
 
 
 @app.command(name="list")

@@ -26,6 +26,8 @@ COMPONENT_LAWS: dict[str, Callable[..., None]] = {
 }
 LAWS: dict[str, Callable] = TRIAL_LAWS | COMPONENT_LAWS
 
+FOR_OTHERS = tuple(law for law in LAWS if law != "refusals")  # how a reader's own function words its refusals is the reader's affair
+
 
 def not_applicable(component: Component, law: str) -> str:
     """Why the law has nothing to say about this component; empty if it applies."""

@@ -24,7 +24,7 @@ def check(
     against : the name of the component that your function implements; by default the function's own name
     examples, seed : how many examples of which census
     device : where the torch side runs, "cpu" or "cuda"
-    laws : only these
+    laws : only these; by default all, except that a function of yours may word its refusals as it likes
 
     Returns
     -------
@@ -44,14 +44,16 @@ def check(
     >>> parity.check(relu, against="ops.relu", laws=["forward", "gradient", "linear"]).passed
     True
     """
+    from parity.laws import FOR_OTHERS
     from parity.registry import find
     from parity.runner import run_component, settings
 
-    mine = callable(name_or_function)
-    name = against or (getattr(name_or_function, "__name__", "") if mine else str(name_or_function))
-    component = find(name)
+    implementation = None if isinstance(name_or_function, str) else name_or_function
+    own_name = name_or_function if isinstance(name_or_function, str) else getattr(name_or_function, "__name__", "")
+    component = find(against or own_name)
+    if implementation is not None and laws is None:
+        laws = FOR_OTHERS
     with settings(device):
-        implementation = name_or_function if mine else None
         return run_component(component, examples=examples, seed=seed, device=device, implementation=implementation, laws=laws)
 
 

@@ -114,7 +114,8 @@ table{border-collapse:collapse;width:100%}thead th{position:sticky;top:0;backgro
 th.turn{height:8.2rem;vertical-align:bottom;padding:0;width:2.1rem}th.turn span{display:inline-block;writing-mode:vertical-rl;
 transform:rotate(180deg);font-weight:500;color:var(--soft);padding:.3rem 0;white-space:nowrap}
 th.name{text-align:left;font-weight:500;min-width:15rem}td{text-align:center;border-top:1px solid var(--line);padding:.2rem .1rem}
-tr th.name{border-top:1px solid var(--line);padding:.2rem .3rem}thead th.name{vertical-align:bottom;border:0}footer{margin-top:1.5rem}tr.room th{text-align:left;font-size:1.05rem;padding:1.1rem .3rem .3rem}
+tr th.name{border-top:1px solid var(--line);padding:.2rem .3rem}thead th.name{vertical-align:bottom;border:0}
+footer{margin-top:1.5rem}tr.room th{text-align:left;font-size:1.05rem;padding:1.1rem .3rem .3rem}
 small{color:var(--soft);font-weight:400}td.err{color:#1c2330;font-size:.78rem;font-variant-numeric:tabular-nums;min-width:3rem}
 .yes{color:var(--good)!important}.no{color:#fff!important;background:var(--bad);font-weight:700}.na{color:var(--soft)!important;opacity:.5}
 tr.failed th.name{color:var(--bad)}summary{cursor:pointer}details p{margin:.2rem 0 .2rem 1rem;font-size:.8rem;color:var(--soft);

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity import teacher
 from parity.gates import Disagreement
-from parity.laws import TRIAL_LAWS
+from parity.laws import FOR_OTHERS, TRIAL_LAWS
 from parity.registry import Component, find
 from parity.runner import Failure, run_component, settings, shapes_of
 from parity.trial import Reference, Trial
@@ -46,9 +46,10 @@ def judge(target: str, against: str, *, examples: int, seed: int, limit: float) 
         root = str(Path(parity.__file__).parent.parent)
         known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
         try:
-            child = subprocess.run(command, stdout=sys.stderr, timeout=limit, check=False, env=known)
+            child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit, check=False, env=known, text=True)
         except subprocess.TimeoutExpired:
             return _verdict(component, f"{name} did not finish within {limit:g} s. Does a loop never end? (--limit allows more time)")
+        sys.stderr.write(child.stdout)  # what the reader's own code printed
         if answer.is_file():
             found = json.loads(answer.read_text(encoding="utf-8"))
             if "usage" in found:
@@ -69,7 +70,7 @@ def _child(path: str, name: str, against: str, examples: str, seed: str, answer:
         found = {"usage": str(error)} if isinstance(error, ValueError) else _verdict(component, f"{path} raised {_told(error)}")
     else:
         with settings():
-            result = run_component(component, examples=int(examples), seed=int(seed), implementation=implementation)
+            result = run_component(component, examples=int(examples), seed=int(seed), implementation=implementation, laws=FOR_OTHERS)
             explanation = explain(component, implementation, name, result.failures[0]) if result.failures else ""
         found = _verdict(component, explanation, result.laws)
     Path(answer).write_text(json.dumps(found), encoding="utf-8")
