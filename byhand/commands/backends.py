@@ -1,7 +1,6 @@
 """The two implementations behind one face, for the commands that train or compare them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +43,7 @@ class NumpyBackend:
         self.optimizer = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
-        from numpy_impl.optim.schedules import warmup_cosine
+        from numpy_impl.optim.warmup_schedules import warmup_cosine
         from numpy_impl.train.loop import fit
 
         return fit(self.model, self.optimizer, batches, validation=validation, schedule=_schedule(self.config, warmup_cosine),
@@ -82,7 +81,7 @@ class TorchBackend:
         self.optimizer = AdamW(parameters, **_adamw(config, parameters))
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
-        from torch_impl.optim.schedules import warmup_cosine
+        from torch_impl.optim.warmup_schedules import warmup_cosine
         from torch_impl.train.loop import fit
 
         return fit(self.model, self.optimizer, lambda step: self._tensors(batches(step)), validation=self._tensors(validation),
@@ -108,7 +107,9 @@ def _adamw(config: TrainingConfig, parameters: dict[str, Any]) -> dict[str, Any]
 
 
 def _schedule(config: TrainingConfig, warmup_cosine: Callable[..., float]) -> Callable[[int], float]:
-    return partial(warmup_cosine, lr=config.lr, warmup_steps=config.warmup, total_steps=config.steps, min_lr=config.min_lr)
+    """A step later than the schedule counts: its first learning rate is 0, which would waste an update, and its last is never reached."""
+    shape = dict(lr=config.lr, min_lr=config.lr * config.final_lr, warmup_steps=min(config.warmup, config.steps), total_steps=config.steps)
+    return lambda step: warmup_cosine(step + 1, **shape)
 
 
 def _loop(config: TrainingConfig) -> dict[str, Any]:
