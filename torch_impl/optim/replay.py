@@ -18,9 +18,9 @@ def _replay(step: int, lr: float, make: Callable[..., LRScheduler], *, horizon: 
 def _trajectory(length: int, lr: float, make: Callable[..., LRScheduler], options: tuple[tuple[str, Any], ...]) -> tuple[float, ...]:
     optimizer = torch.optim.SGD([torch.zeros(())], lr=lr)
     scheduler = make(optimizer, **dict(options))
-    lrs = []
-    for _ in range(length):
-        lrs.append(float(scheduler.get_last_lr()[0]))
+    lrs = [scheduler.get_last_lr()[0]]
+    for _ in range(length - 1):
         optimizer.step()
         scheduler.step()
-    return tuple(lrs)
+        lrs.append(scheduler.get_last_lr()[0])
+    return tuple(map(float, lrs))

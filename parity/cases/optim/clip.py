@@ -1,0 +1,33 @@
+"""What clipping is fed: trees of arrays of any rank, none among them, limits far below and far above them; and what it refuses."""
+
+from parity.cases import array, case, dims, integer, number, one_of
+
+_LONGER_PIECES = {
+    "_PIECE = 32768 -> _PIECE = 32769": "where a long array is cut for summing changes rounding only",
+}
+
+
+def _tree(draw):
+    scale = draw(one_of(1.0, 1e-3, 100.0))
+    return {f"layer.{i}": array(*draw(dims(min_rank=0, max_rank=3)), scale=scale) for i in range(draw(integer(0, 4)))}
+
+
+@case("optim.global_norm", gradient=False, equivalent=_LONGER_PIECES, refuses=[dict(grads={"w": 1.0}), dict(grads=[1.0])])
+def global_norm(draw):
+    return dict(grads=_tree(draw))
+
+
+@case("optim.clip_by_norm", gradient=False, refuses=[dict(grads={"w": array(2)}, max_norm=0.0),
+                                                     dict(grads={"w": array(2)}, max_norm=-1.0),
+                                                     dict(grads={"w": array(2)}, max_norm=float("inf")),
+                                                     dict(grads={"w": 1.0}, max_norm=1.0)])
+def clip_by_norm(draw):
+    return dict(grads=_tree(draw), max_norm=draw(one_of(1e-7, 1.0, 1e6, number(0.1, 10.0))))
+
+
+@case("optim.clip_by_value", gradient=False, refuses=[dict(grads={"w": array(2)}, limit=0.0),
+                                                      dict(grads={"w": array(2)}, limit=-1.0),
+                                                      dict(grads={"w": array(2)}, limit=float("nan")),
+                                                      dict(grads={"w": 1.0}, limit=1.0)])
+def clip_by_value(draw):
+    return dict(grads=_tree(draw), limit=draw(one_of(1e-3, 0.5, 1e6)))
