@@ -46,7 +46,8 @@ def judge(target: str, against: str, *, examples: int, seed: int, limit: float) 
         root = str(Path(parity.__file__).parent.parent)
         known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
         try:
-            child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit, check=False, env=known, text=True)
+            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            child = subprocess.run(command, timeout=limit, check=False, env=known, **pipes)
         except subprocess.TimeoutExpired:
             return _verdict(component, f"{name} did not finish within {limit:g} s. Does a loop never end? (--limit allows more time)")
         sys.stderr.write(child.stdout)  # what the reader's own code printed

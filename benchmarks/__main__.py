@@ -1,0 +1,190 @@
+"""`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
+
+Each BLAS setting and thread count is a process of its own; for every workload the processes are asked in turn, and within each the columns
+alternate. Medians are shown; a ratio above 1 means that NumPy is faster than PyTorch on the CPU in the same processes.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+app = cyclopts.App(name="benchmarks", help=__doc__.split("\n")[0], version_flags=(), result_action="return_value")
+out, log = Console(), Console(stderr=True)
+
+
+class Worker:
+    """A benchmarks.worker process."""
+
+    def __init__(self, label: str, threads: int, env: dict[str, str]):
+        env = env | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+        self.label, self.threads = label, threads
+        command = [sys.executable, "-m", "benchmarks.worker", str(threads)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.about = self._read()
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """One round of one workload."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the benchmark process ({self.label}, {self.threads} threads) ended with code {self._process.wait()}")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[list[Worker]]:
+    """The default BLAS and, where the processor has AVX-512 and NumPy its OpenBLAS, the tuned one."""
+    from byhand import blas
+
+    plain = {name: value for name, value in os.environ.items() if name != blas.VARIABLE}
+    tuned = dict(plain)
+    started = [Worker("default", threads, plain)]
+    if blas.tune(tuned, loaded=False):
+        started.append(Worker("tuned", threads, tuned))
+    try:
+        yield started
+    finally:
+        for worker in started:
+            worker.close()
+
+
+def measure(names: list[str], threads: int, rounds: int, repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One row a workload: medians in seconds by column, and what the processes said of themselves."""
+    rows = []
+    with workers(threads) as started:
+        about = {w.label: w.about for w in started}
+        columns = ["numpy", "torch"] + (["cuda"] if "cuda" in started[0].about else [])
+        for name in track(names, f"{threads} thread{'s' * (threads > 1)}", console=log, disable=not sys.stderr.isatty()):
+            seconds: dict[str, list[float]] = {}
+            errors = []
+            for _ in range(rounds):
+                for worker in started:
+                    answer = worker.ask(name=name, columns=columns, repeats=repeats)
+                    if "error" in answer:
+                        errors.append(answer["error"])
+                        continue
+                    for column, times in answer.items():
+                        key = f"numpy {worker.label}" if column == "numpy" else column
+                        seconds.setdefault(key, []).extend(times)
+            rows.append(_row(name, threads, seconds, errors))
+    return rows, about
+
+
+def _row(name: str, threads: int, seconds: dict[str, list[float]], errors: list[str]) -> dict[str, Any]:
+    medians = {column: statistics.median(times) for column, times in seconds.items()}
+    spread = {c: (max(t) - min(t)) / medians[c] for c, t in seconds.items()}
+    ratios = {c: medians["torch"] / medians[c] for c in medians if c.startswith("numpy") and "torch" in medians}
+    return {"name": name, "threads": threads, "seconds": medians, "spread": spread, "speedup": ratios, "errors": sorted(set(errors))}
+
+
+@app.default
+def run(
+    what: Literal["ops", "train", "all"] = "all",
+    *names: str,
+    threads: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    rounds: int = 5,
+    repeats: int = 3,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Time NumPy against PyTorch.
+
+    Parameters
+    ----------
+    what:
+        Every component, the training steps, or both.
+    names:
+        Only these components, files or rooms.
+    threads:
+        Thread counts to measure at; by default 1 for components, 1 and 2 for training steps.
+    rounds:
+        How often the processes take turns.
+    repeats:
+        Measurements per turn.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.work import TRAIN, component_names
+    from byhand.checks import size
+    from parity.registry import select
+    from parity.report import device_name
+
+    size("benchmarks", rounds=rounds, repeats=repeats)
+    chosen = [c.name for c in select(names)]
+    plan = []
+    if what in ("ops", "all"):
+        plan += [([n for n in component_names() if n in chosen], t) for t in (threads or [1])]
+    if what in ("train", "all"):
+        plan += [(list(TRAIN), t) for t in (threads or [1, 2])]
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any] = {}
+    for group, count in plan:
+        measured, about[f"{count} threads"] = measure(group, count, rounds, repeats)
+        rows += measured
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "date": datetime.date.today().isoformat(), "processes": about}
+    show(rows, machine)
+    if json_:
+        json_.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(row["errors"] for row in rows) else 0
+
+
+def show(rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
+    """The table: milliseconds by column, and NumPy's speed as a multiple of PyTorch's."""
+    columns = sorted({c for row in rows for c in row["seconds"]}, key=lambda c: (not c.startswith("numpy"), c))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("forward + backward, ms")
+    for title in ("threads", *columns, *(f"{c} ×" for c in columns if c.startswith("numpy"))):
+        table.add_column(title, justify="right")
+    for row in rows:
+        times = [f"{row['seconds'][c] * 1e3:.3g}" if c in row["seconds"] else "–" for c in columns]
+        ratios = [f"{row['speedup'][c]:.2f}" if c in row["speedup"] else "–" for c in columns if c.startswith("numpy")]
+        table.add_row(row["name"], str(row["threads"]), *times, *ratios)
+    out.print(table)
+    for row in rows:
+        for error in row["errors"]:
+            out.print(f"{row['name']}: {error}", style="red", highlight=False)
+    for threads, processes in machine["processes"].items():
+        for label, about in processes.items():
+            out.print(f"{threads}, {label} BLAS: {about['blas']}; torch {about['torch']}", highlight=False, style="dim")
+    out.print(f"{machine['cpu']}, {machine['cores']} cores. × is torch's time over NumPy's: above 1, NumPy is faster.", highlight=False)
+
+
+def main() -> int:
+    """Run and return the exit code."""
+    try:
+        return int(app(exit_on_error=False, print_error=False, console=log) or 0)
+    except (cyclopts.CycloptsError, ValueError) as error:
+        log.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
