@@ -1,6 +1,7 @@
 """The figure of a run: its losses and, where two implementations ran, their difference. Needs matplotlib, the `plot` extra."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def draw_losses(path: Path, losses: Mapping[str, Sequence[float]], *, validation
         style = dict(lw=3.2, alpha=0.55) if two and i == 0 else dict(lw=1.6, ls=(0, (4, 2)) if two else "-")
         axes[0].plot(range(1, len(values) + 1), values, color=_COLORS[i], label=name, **style)
         seen = validation.get(name, {})
-        axes[0].plot(list(seen), list(seen.values()), "o", ms=7 - 3 * i, color=_COLORS[i], markeredgecolor="white",
+        axes[0].plot(list(seen), list(seen.values()), "o", ms=8 - 4 * i, color=_COLORS[i], markeredgecolor="white",
                      label=f"{name}, validation")
     axes[0].set_ylabel("loss (nats per byte)")
     axes[0].legend(frameon=False)
@@ -42,12 +43,14 @@ def draw_losses(path: Path, losses: Mapping[str, Sequence[float]], *, validation
         one, other = losses.values()
         gaps = [abs(a - b) for a, b in zip(one, other, strict=False)]
         steps = [step for step, gap in enumerate(gaps, 1) if gap > 0]  # a difference of exactly 0 has no place on a logarithmic axis
-        axes[1].plot(steps, [gap for gap in gaps if gap > 0], ".-", color="#555555", lw=0.8, ms=4)
+        shown = [gap for gap in gaps if gap > 0] or [1e-16]
+        axes[1].plot(steps, [gap for gap in gaps if gap > 0], "o", color="#555555", ms=3)
         axes[1].set_yscale("log")
+        axes[1].set_ylim(10 ** math.floor(math.log10(min(shown))), 10 ** (1 + math.floor(math.log10(max(*shown, bound or 0.0)))))
         axes[1].set_ylabel("|difference|")
         if len(steps) < len(gaps):
-            axes[1].annotate(f"{len(gaps) - len(steps)} of {len(gaps)} steps differ by exactly 0", (0.99, 0.05), xycoords="axes fraction",
-                             ha="right", fontsize=8, color="#555555")
+            hidden = f"not shown: {len(gaps) - len(steps)} steps that differ by exactly 0"
+            axes[1].set_title(hidden, loc="right", fontsize=8, color="#555555")
         if bound is not None:
             axes[1].axhline(bound, color="#c0392b", lw=1, ls=":")
             axes[1].annotate(f"promised: {bound:g}", (1, bound), textcoords="offset points", xytext=(2, -10), fontsize=8, color="#c0392b")

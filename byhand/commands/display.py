@@ -50,7 +50,7 @@ class Display:
             if not self._log.is_terminal:
                 self._log.print(f"byhand: step {done} of {self._steps}, {speed}", markup=False)
         if together[0].validation is not None:
-            self._row(f"{'held':>6}", [p.validation for p in together])
+            self._row(f"{'val':>6}", [p.validation for p in together])
         if done < self._steps and not self._bar.live.is_started:
             self._bar.start()
 

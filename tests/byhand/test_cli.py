@@ -30,7 +30,7 @@ def run(*arguments):
 
 
 def losses(printed):
-    return {int(step): [float(v) for v in rest.split()] for step, rest in re.findall(r"^ +(\d+)((?: +[-\d.e]+)+)$", printed, re.MULTILINE)}
+    return {int(step): [float(v) for v in rest.split()] for step, rest in re.findall(r"^ +(\d+)((?: +[-+\d.e]+)+)$", printed, re.MULTILINE)}
 
 
 def metrics(out):
