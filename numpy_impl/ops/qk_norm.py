@@ -7,7 +7,6 @@ with a learned scale over each head's width. This is the form of today's languag
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, demand, floats, same_shape
@@ -45,6 +44,7 @@ def qk_norm(
 
     Examples
     --------
+    >>> import numpy as np
     >>> (query, key), backward = qk_norm(np.array([[3.0, 4.0]]), np.array([[0.6, 0.8]]), eps=0.0)
     >>> query.round(4), key.round(4)
     (array([[0.8485, 1.1314]]), array([[0.8485, 1.1314]]))
