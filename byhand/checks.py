@@ -60,6 +60,8 @@ def floats(function: str, **arrays: Any) -> None:
         if not hasattr(array, "dtype"):
             fail(function, f"{name} as an array", describe(array))
         allowed = _TORCH_FLOATS if _is_torch(array) else _NUMPY_FLOATS
+        if "float" not in _dtype(array):
+            fail(function, f"{name} as an array of floats", f"{name} {describe(array)}")
         if _dtype(array) not in allowed:
             fail(function, f"{name} in {' or '.join(allowed)}", f"{name} {describe(array)}")
         if first is None:
