@@ -239,9 +239,11 @@ def _moved(trial: Trial, moves: dict[str, NDArray]) -> tuple[Any, dict[str, NDAr
 
     def move(name: str, value: Any) -> Any:
         label = f"d{name.removeprefix(prefix)}"
-        return value + moves[label] if name.startswith(prefix) and label in moves and isinstance(value, np.ndarray) else value
+        if not name.startswith(prefix) or label not in moves or not isinstance(value, np.ndarray):
+            return value
+        return np.asarray(value + moves[label])
 
-    state = {name: v + moves.get(f"grads.{name}", 0.0) for name, v in trial.reference.state.items()}
+    state = {name: np.asarray(v + moves.get(f"grads.{name}", 0.0)) for name, v in trial.reference.state.items()}
     return rebuild(trial.reference.inputs, move), state
 
 

@@ -94,7 +94,7 @@ class Reference:
             if not (isinstance(value, np.ndarray) and is_float(value)):
                 return value
             with np.errstate(invalid="ignore"):
-                near = value * (1 + delta * key_rng(self.example.key, "perturbation", i, name).uniform(-1, 1, value.shape))
+                near = np.asarray(value * (1 + delta * key_rng(self.example.key, "perturbation", i, name).uniform(-1, 1, value.shape)))
             return near.astype(np.float32).astype(np.float64) if rounded else near
 
         def cotangent(label: str, shape: tuple[int, ...]) -> NDArray:

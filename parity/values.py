@@ -178,13 +178,13 @@ def flag() -> Spec:
 
 
 def maybe(spec: Any) -> Spec:
-    """The spec, or None."""
-    return _OneOf((spec, None))
+    """The spec, or (one time in three) None."""
+    return _OneOf((spec, None, spec))
 
 
 def left_out(spec: Any) -> Spec:
-    """The spec, or nothing: the argument is not passed, and its default is what is tested."""
-    return _OneOf((LEFT_OUT, spec))
+    """The spec, or (one time in three) nothing: the argument is not passed, and its default is what is tested."""
+    return _OneOf((LEFT_OUT, spec, spec))
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------------------------
