@@ -60,11 +60,11 @@ def reduce_on_plateau(
     choice("reduce_on_plateau", ("min", "max"), mode=mode)
     in_range("reduce_on_plateau", 0, lr, min_lr=min_lr)
 
-    sign = 1.0 if mode == "min" else -1.0                        # sign · loss is what should fall
-    best, bad, cooling = sign * math.inf, 0, 0
+    change = -threshold if mode == "min" else threshold
+    best, bad, cooling = math.inf if mode == "min" else -math.inf, 0, 0
     for loss in map(float, losses):
-        bar = best * (1 - sign * threshold) if threshold_mode == "rel" else best - sign * threshold
-        if sign * loss < sign * bar:
+        bar = best * (1 + change) if threshold_mode == "rel" else best + change
+        if loss < bar if mode == "min" else loss > bar:
             best, bad = loss, 0
         else:
             bad += 1

@@ -9,7 +9,8 @@ _LONGER_PIECES = {
 
 def _tree(draw):
     scale = draw(one_of(1.0, 1e-3, 100.0))
-    return {f"layer.{i}": array(*draw(dims(min_rank=0, max_rank=3)), scale=scale) for i in range(draw(integer(0, 4)))}
+    tree = {f"layer.{i}": array(*draw(dims(min_rank=0, max_rank=3)), scale=scale) for i in range(draw(integer(0, 4)))}
+    return tree | draw(one_of({}, {}, {}, {"long": array(40_000, scale=scale)}))  # longer than what is summed at once
 
 
 @case("optim.global_norm", gradient=False, equivalent=_LONGER_PIECES, refuses=[dict(grads={"w": 1.0}), dict(grads=[1.0])])
@@ -17,11 +18,12 @@ def global_norm(draw):
     return dict(grads=_tree(draw))
 
 
-@case("optim.clip_by_norm", gradient=False, refuses=[dict(grads={"w": array(2)}, max_norm=0.0),
-                                                     dict(grads={"w": array(2)}, max_norm=-1.0),
-                                                     dict(grads={"w": array(2)}, max_norm=float("inf")),
-                                                     dict(grads={"w": 1.0}, max_norm=1.0)])
+@case("optim.clip_by_norm", gradient=False, equivalent={"scale >= 1 -> scale > 1": "at exactly 1 the product is the array itself"},
+      refuses=[dict(grads={"w": array(2)}, max_norm=0.0), dict(grads={"w": array(2)}, max_norm=-1.0),
+               dict(grads={"w": array(2)}, max_norm=float("inf")), dict(grads={"w": 1.0}, max_norm=1.0)])
 def clip_by_norm(draw):
+    if draw(one_of(False, False, True)):             # a norm of 2, and limits close to it
+        return dict(grads={"w": array(4, low=1.0, high=1.0)}, max_norm=draw(one_of(1.9, 2.1, 3.0)))
     return dict(grads=_tree(draw), max_norm=draw(one_of(1e-7, 1.0, 1e6, number(0.1, 10.0))))
 
 

@@ -1,6 +1,6 @@
 """What the cyclic schedules are fed: steps at and around every restart and every change of phase; and what they refuse."""
 
-from parity.cases import case, flag, integer, left_out, number, one_of
+from parity.cases import case, integer, left_out, number, one_of
 
 _LR = one_of(1.0, 3e-4, number(0.01, 2.0))
 
@@ -21,13 +21,14 @@ def cosine_restarts(draw):
                                                               dict(anneal_strategy="cosine"), dict(div_factor=0.0),
                                                               dict(final_div_factor=-1.0), dict(three_phase="yes"))])
 def one_cycle(draw):
-    total = draw(integer(5, 14))
-    three = draw(left_out(flag()))
+    total = draw(integer(8, 14))
+    three = draw(one_of(True, True, False, left_out(False)))
+    share = draw(left_out(one_of(0.25, 0.4, 0.5) if three is True else one_of(0.25, 0.5, 0.8, 1.0)))
     return dict(
-        step=draw(one_of(0, total - 1, integer(0, total - 1))),
+        step=draw(one_of(0, total - 1, integer(0, total - 1), integer(total // 4, total // 2), integer(total // 2, total - 1))),
         lr=draw(_LR),
         total_steps=total,
-        pct_start=draw(left_out(one_of(0.25, 0.4, 0.5) if three is True else one_of(0.25, 0.5, 0.8, 1.0))),
+        pct_start=share,
         anneal_strategy=draw(left_out(one_of("cos", "linear"))),
         div_factor=draw(left_out(10.0)),
         final_div_factor=draw(left_out(50.0)),

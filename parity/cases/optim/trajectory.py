@@ -1,7 +1,9 @@
 """What every optimizer is fed: three parameters of different rank and name, and a few steps of gradients and learning rates."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from parity.cases import array, integer, one_of, size
 
@@ -51,3 +53,45 @@ def refused_by_all() -> list[dict[str, Any]]:
         refused({"groups": [{"pattern": "*.bias", "weight_decay": -1.0}]}),
         dict(init={"lr": 0.1}, params={}, grads=[]),
     ]
+
+
+def resumes(name: str) -> Callable[..., Iterator[tuple[str, Any, Any]]]:
+    """A run that is stopped in the middle and goes on from what was saved ends where the whole run ends."""
+
+    def resumed(side: Any, init: Mapping[str, Any], params: Mapping[str, Any], grads: list, lrs: list) -> Iterator[tuple[str, Any, Any]]:
+        make = side.get(name)
+        whole, parts = _copied(side, params), _copied(side, params)
+        straight, first = make(whole, **init), make(parts, **init)
+        half = len(grads) // 2
+        for step, (grad, lr) in enumerate(zip(grads, lrs, strict=True)):
+            straight.step(grad, lr=lr)
+            if step < half:
+                first.step(grad, lr=lr)
+        second = make(parts, **init)
+        second.load_state_dict(_copied(side, first.state_dict()))
+        for grad, lr in zip(grads[half:], lrs[half:], strict=True):
+            second.step(grad, lr=lr)
+        yield from ((f"{key} after resuming", parts[key], whole[key]) for key in whole)
+        yield from ((f"state {key} after resuming", value, straight.state_dict()[key]) for key, value in second.state_dict().items())
+
+    return resumed
+
+
+def moments(name: str) -> Callable[..., Iterator[tuple[str, Any, Any]]]:
+    """After one step both moments tell the gradient: m / (1 − β₁) is it and v / (1 − β₂) its square."""
+
+    def first_moments(
+        side: Any, init: Mapping[str, Any], params: Mapping[str, Any], grads: list, lrs: list
+    ) -> Iterator[tuple[str, Any, Any]]:
+        optimizer = side.get(name)(_copied(side, params), lr=init["lr"], betas=(0.9, 0.75), weight_decay=0.0)
+        optimizer.step(grads[0])
+        state = optimizer.state_dict()
+        for key, grad in grads[0].items():
+            yield f"{key}.exp_avg", state[f"{key}.exp_avg"], 0.1 * grad
+            yield f"{key}.exp_avg_sq", state[f"{key}.exp_avg_sq"], 0.25 * grad * grad
+
+    return first_moments
+
+
+def _copied(side: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: side.array(np.array(side.numpy(array))) for name, array in arrays.items()}

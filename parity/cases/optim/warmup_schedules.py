@@ -5,6 +5,10 @@ from parity.cases import case, integer, left_out, number, one_of
 _LR = one_of(1.0, 3e-4, number(0.01, 2.0))
 
 
+def _step(draw, warmup, total):
+    return draw(one_of(integer(0, warmup), integer(warmup, total), integer(0, 2 * total)))
+
+
 def _bad(**options):
     wrong = [dict(step=-1), dict(step=1.5), dict(lr=0.0), dict(lr=float("inf")), dict(warmup_steps=-1), dict(warmup_steps=0.5)]
     return [dict(step=3, lr=0.1, warmup_steps=2) | options | one for one in wrong]
@@ -25,14 +29,16 @@ def warmup_linear(draw):
     warmup = draw(integer(0, 4))
     total = max(warmup + draw(integer(0, 5)), 1)
     lr = draw(_LR)
-    return dict(step=draw(integer(0, 10)), lr=lr, warmup_steps=warmup, total_steps=total, min_lr=draw(left_out(one_of(0.0, 0.1 * lr))))
+    min_lr = draw(left_out(one_of(0.0, 0.1 * lr)))
+    return dict(step=_step(draw, warmup, total), lr=lr, warmup_steps=warmup, total_steps=total, min_lr=min_lr)
 
 
 @case("optim.warmup_cosine", gradient=False, refuses=[*_bad(total_steps=4), *_bad_total()])
 def warmup_cosine(draw):
     warmup = draw(integer(0, 4))
     total = max(warmup + draw(integer(0, 7)), 1)
-    return dict(step=draw(integer(0, 15)), lr=draw(_LR), warmup_steps=warmup, total_steps=total, min_lr=draw(left_out(one_of(0.0, 1e-4))))
+    min_lr = draw(left_out(one_of(0.0, 1e-4)))
+    return dict(step=_step(draw, warmup, total), lr=draw(_LR), warmup_steps=warmup, total_steps=total, min_lr=min_lr)
 
 
 @case("optim.inverse_sqrt", gradient=False, refuses=[*_bad(), dict(step=3, lr=0.1, warmup_steps=2, timescale=0),
