@@ -43,12 +43,11 @@ def train(config: TrainingConfig) -> bool:
     names = [backend.name for backend in backends]
     history = History(names)
     with RunDirectory(config.name, out=config.out) as run, Display(config.steps, config.every, names) as display:
-        parameters = sum(array.size for array in backends[0].state().values())
         run.describe("config", config.as_dict())
-        run.describe("about", _about(text, sizes, parameters))
+        run.describe("about", _about(text, sizes))
         display.say(
-            f"{config.preset}, {parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of {text.name} "
-            f"({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
+            f"{config.preset}, {sizes.parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
+            f"{text.name} ({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
         )
         display.header()
         try:
@@ -79,7 +78,8 @@ def _sizes(config: TrainingConfig) -> GPT2Config:
     """The preset's sizes with the run's dropout."""
     choice("train", GPT2_PRESETS, preset=config.preset)
     sizes = dataclasses.replace(GPT2_PRESETS[config.preset], dropout=config.dropout)
-    demand("train", config.length <= sizes.context, f"length <= {sizes.context}, the context of {config.preset}", length=config.length)
+    longest = f"length <= {sizes.max_length}, the longest sequence of {config.preset}"
+    demand("train", config.length <= sizes.max_length, longest, length=config.length)
     return sizes
 
 
@@ -106,7 +106,7 @@ def _keep(run: RunDirectory, backend: Backend, progress: Any) -> None:
 def _sample(display: Display, config: TrainingConfig, sizes: GPT2Config, backends: Sequence[Backend]) -> None:
     written = []
     for backend in backends:
-        written.append(continue_greedily(backend.logits, config.prompt.encode(), count=config.sample, context=sizes.context))
+        written.append(continue_greedily(backend.logits, config.prompt.encode(), count=config.sample, context=sizes.max_length))
     for backend, continuation in zip(backends, written, strict=True):
         display.say(f"\n{backend.name} continues {config.prompt!r}:")
         display.say("  | " + continuation.text.replace("\n", "\n  | "), style="cyan")
@@ -123,11 +123,11 @@ def _draw(display: Display, run: RunDirectory, config: TrainingConfig, history: 
         display.say(f"\nNo figure was drawn: {missing}")
 
 
-def _about(text: corpus.Corpus, sizes: GPT2Config, parameters: int) -> dict[str, Any]:
+def _about(text: corpus.Corpus, sizes: GPT2Config) -> dict[str, Any]:
     """What a run met that its configuration does not say."""
     return {
         "text": {"name": text.name, "bytes": len(text.tokens), "files": text.files, "sha256": text.digest},
-        "model": dataclasses.asdict(sizes) | {"parameters": parameters},
+        "model": dataclasses.asdict(sizes) | {"parameters": sizes.parameters},
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": getattr(sys.modules.get("torch"), "__version__", None),

@@ -151,7 +151,7 @@ def test_curves_that_part_end_with_1(tmp_path, text, capsys, monkeypatch):
         (["train", "--text", os.devnull], "holds no files of text"),
         (["train", "--config", "/no/such.json"], "No such file"),
         (["train", "--preset", "gpt2-1n"], "did you mean 'gpt2-1m'"),
-        (["train", "--length", "100000"], "the context of gpt2-1m"),
+        (["train", "--length", "100000"], "the longest sequence of gpt2-1m"),
         (["train", "--device", "cuda"], "device 'cpu' for the numpy backend"),
         (["train", "--dropout", "1.5"], r"dropout in \[0, 1\]"),
         (["train", "--out", os.devnull], "a directory it can write to"),
