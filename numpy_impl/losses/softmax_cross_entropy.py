@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, demand, floats, ids_below, integers, positive, same_shape
-
-_ENTRIES = 65536  # about so many entries a block: what a block touches stays in the processor's cache
+from numpy_impl.ops._blocks import blocks
 
 
 def softmax_cross_entropy(
@@ -71,9 +70,7 @@ def _losses(logits, targets, scale, overwrite=False):
     n, v = logits.shape
     losses = np.empty(n, logits.dtype)
     dlogits = logits if overwrite else np.empty_like(logits)
-    block = 1 + _ENTRIES // v
-    for start in range(0, n, block):
-        rows = slice(start, start + block)
+    for rows in blocks(n, v):
         t, x = targets[rows], dlogits[rows]                            # x: first the logits less their largest, at last their gradient
         each = np.arange(len(t))
         np.subtract(logits[rows], logits[rows].max(1, keepdims=True), out=x)

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, demand, floats, not_negative, same_shape
-
-_ROWS = 128  # rows a block: what a block touches stays in the processor's cache
+from numpy_impl.ops._blocks import blocks
 
 
 def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, unit_offset: bool = False) -> tuple[NDArray, Callable]:
@@ -53,8 +52,7 @@ def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, un
     else:
         scale = weight + 1 if unit_offset else weight
     y, rstd = np.empty_like(x), np.empty((n, 1), x.dtype)
-    for start in range(0, n, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in blocks(n, d):
         rstd[rows] = 1 / np.sqrt(np.vecdot(x[rows], x[rows])[:, None] / d + eps)  # 1 / √(mean(x²) + ε)
         np.multiply(x[rows] * rstd[rows], scale, out=y[rows])
 
@@ -64,8 +62,7 @@ def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, un
         # That mean is a matrix-vector product: mean(dx̂ · x̂) = (dy · x̂) @ (scale / D).
         dy = dy.reshape(n, d)
         dx, dscale = np.empty_like(x), np.zeros_like(scale)
-        for start in range(0, n, _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in blocks(n, d):
             xhat = x[rows] * rstd[rows]                                          # made again: cheaper than keeping it
             product = dy[rows] * xhat
             dscale += product.sum(0)

@@ -1,0 +1,53 @@
+"""What linear_cross_entropy is fed: several chunk sizes, tokens that do not count, none at all; it equals linear and cross_entropy."""
+
+import numpy as np
+
+from parity.cases import array, case, dims, flag, ids, integer, left_out, number, one_of, size
+from parity.cases.losses.cross_entropy import token_ids
+
+
+def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options):
+    """The chunk size does not matter, and all logits at once give the same."""
+    chunked = side.get("losses.linear_cross_entropy")(hidden, weight, chunk=1 if chunk is None else chunk, **options)
+    linear, cross_entropy = side.get("ops.linear"), side.get("losses.cross_entropy")
+    if side.name == "torch":
+        yield "loss", chunked, cross_entropy(linear(hidden, weight), **options)
+        return
+    (loss, backward), (logits, linear_backward) = chunked, linear(hidden, weight)
+    want, want_backward = cross_entropy(logits, **options)
+    dloss = np.array(1.5)
+    yield from zip(("dhidden", "dweight"), backward(dloss), linear_backward(want_backward(dloss)), strict=False)
+    yield "loss", loss, want
+
+
+@case(
+    "losses.linear_cross_entropy",
+    refuses=[
+        dict(hidden=array(), weight=array(3, 2), targets=ids(below=3)),
+        dict(hidden=array(4, 2), weight=array(3), targets=ids(4, below=3)),
+        dict(hidden=array(4, 2), weight=array(3, 3), targets=ids(4, below=3)),
+        dict(hidden=array(4, 2), weight=array(0, 2), targets=ids(4, below=1)),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=array(4)),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(3, below=3)),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=4, at_least=3)),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=0, at_least=-1)),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), normalizer=-1.0),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=0),
+        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=2.0),
+    ],
+    also=[equals_linear_and_cross_entropy],
+    equivalent={
+        "chunk=1024 -> chunk=1025": "the result does not depend on the chunk",
+        "_losses(logits, targets[rows], scale[rows], overwrite=True) -> _losses(logits, targets[rows], scale[rows], overwrite=False)":
+            "only where the gradient of a chunk is put, beside its logits or in their place",
+    },
+)
+def linear_cross_entropy(draw):
+    *leading, d = draw(dims(min_rank=1, max_rank=4))
+    v = draw(size(1, 6 if draw.ordinary else 2))
+    if draw(flag()):
+        targets, ignored = token_ids(draw, *leading, below=v), draw(left_out(-100))
+    else:
+        targets, ignored = ids(*leading, below=v), draw(one_of(0, -1))
+    return dict(hidden=array(*leading, d), weight=array(v, d), targets=targets, ignore_index=ignored,
+                normalizer=draw(left_out(number(0.5, 9.0))), chunk=draw(left_out(integer(1, 8))))

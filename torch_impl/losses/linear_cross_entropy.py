@@ -1,0 +1,41 @@
+"""A projection to the vocabulary and its cross-entropy, chunk by chunk, so that all logits together never exist."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from byhand.checks import at_least_rank, demand, exact_rank, floats, ids_below, integers, positive, same_shape, size
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, *, targets: Tensor, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 1024
+) -> Tensor:
+    """loss = −Σ log p_t / M,  with  p = softmax(hidden @ weightᵀ),  t the token's target and M the number of tokens that count.
+
+    hidden (..., D), weight (V, D), targets (...,) -> ().  The logits of `chunk` tokens at a time: the backward computes each chunk's
+    again (`torch.utils.checkpoint`). Losses are summed in float32 at least.
+    """
+    floats("linear_cross_entropy", hidden=hidden, weight=weight)
+    at_least_rank("linear_cross_entropy", 1, hidden=hidden)
+    exact_rank("linear_cross_entropy", 2, weight=weight)
+    demand("linear_cross_entropy", hidden.shape[-1] == weight.shape[1], "hidden and weight of one width", hidden=hidden, weight=weight)
+    demand("linear_cross_entropy", weight.shape[0] > 0, "weight of at least one class", weight=weight)
+    integers("linear_cross_entropy", targets=targets)
+    same_shape("linear_cross_entropy", hidden.shape[:-1], targets=targets)
+    targets = targets.long().reshape(-1)
+    counted = targets != ignore_index
+    ids_below("linear_cross_entropy", len(weight), targets=torch.where(counted, targets, 0))
+    if normalizer is not None:
+        positive("linear_cross_entropy", normalizer=normalizer)
+    size("linear_cross_entropy", chunk=chunk)
+
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+
+    def summed(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(hidden, weight).to(wide), targets, ignore_index=ignore_index, reduction="sum")
+
+    hidden = hidden.reshape(targets.numel(), weight.shape[1])
+    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    losses = [checkpoint(summed, h, weight, t, use_reentrant=False, preserve_rng_state=False) for h, t in parts]
+    return (torch.stack(losses).sum() / (normalizer or counted.sum())).to(hidden.dtype)
