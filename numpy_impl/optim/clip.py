@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from byhand.checks import demand, floats, positive
 
 _PIECE = 32768  # entries summed in the array's own precision; the sums of pieces are added in double
+_LOW = 1e-30    # above it a sum of float32 squares has lost nothing to underflow
 
 
 class Clipped(NamedTuple):
@@ -28,7 +29,7 @@ def global_norm(grads: Mapping[str, NDArray]) -> NDArray:
 
     Returns
     -------
-    norm : ()   0 for no arrays; NaN or infinite if an entry is, and infinite in float32 where a square overflows (entries above 1e19)
+    norm : ()   0 for no arrays; NaN or infinite if an entry is. Squares that float32 cannot hold do no harm (they do in torch).
 
     Raises
     ------
@@ -46,7 +47,11 @@ def global_norm(grads: Mapping[str, NDArray]) -> NDArray:
             flat = grad.reshape(-1)
             for i in range(0, flat.size, _PIECE):
                 piece = flat[i : i + _PIECE]
-                total += float(np.dot(piece, piece))
+                squares = float(np.dot(piece, piece))
+                if not _LOW < squares < math.inf:
+                    wide = piece.astype(np.float64)
+                    squares = float(np.dot(wide, wide))
+                total += squares
     return np.asarray(math.sqrt(total), dtype=np.result_type(np.float32, *grads.values()))
 
 

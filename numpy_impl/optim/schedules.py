@@ -127,7 +127,7 @@ def exponential(step: int, *, lr: float, factor: float) -> float:
 
 
 def linear(step: int, *, lr: float, total_steps: int, start_factor: float = 1.0, end_factor: float = 0.0) -> float:
-    """η(k) = η · (a + (b − a) · k/T),  a straight line from factor a at step 0 to factor b at step T.
+    """η(k) = η · ((1 − s) a + s b)  with s = min(k/T, 1):  a straight line from factor a at step 0 to factor b at step T.
 
     Parameters
     ----------
@@ -155,7 +155,8 @@ def linear(step: int, *, lr: float, total_steps: int, start_factor: float = 1.0,
     size("linear", total_steps=total_steps)
     positive("linear", start_factor=start_factor)
     in_range("linear", 0, 1, start_factor=start_factor, end_factor=end_factor)
-    return float(lr * (start_factor + (end_factor - start_factor) * min(step, total_steps) / total_steps))
+    share = min(step, total_steps) / total_steps
+    return float(lr * ((1 - share) * start_factor + share * end_factor))
 
 
 def polynomial(step: int, *, lr: float, total_steps: int, power: float = 1.0, min_lr: float = 0.0) -> float:

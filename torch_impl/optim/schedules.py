@@ -47,7 +47,7 @@ def exponential(step: int, *, lr: float, factor: float) -> float:
 
 
 def linear(step: int, *, lr: float, total_steps: int, start_factor: float = 1.0, end_factor: float = 0.0) -> float:
-    """η(k) = η · (a + (b − a) · k/T),  a straight line from factor a at step 0 to factor b at step T."""
+    """η(k) = η · ((1 − s) a + s b)  with s = min(k/T, 1):  a straight line from factor a at step 0 to factor b at step T."""
     size("linear", at_least=0, step=step)
     positive("linear", lr=lr)
     size("linear", total_steps=total_steps)

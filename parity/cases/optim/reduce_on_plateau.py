@@ -9,7 +9,7 @@ from parity.cases import case, integer, one_of
                                                                       dict(patience=1.5), dict(threshold=-1e-4), dict(threshold_mode="rle"),
                                                                       dict(mode="mni"), dict(min_lr=0.2), dict(min_lr=-0.1))])
 def reduce_on_plateau(draw):
-    return dict(lr=draw(one_of(1.0, 0.05))) | draw(one_of(_defaults, _any_losses, _any_losses, _edge))(draw)
+    return dict(lr=draw(one_of(1.0, 0.05))) | draw(one_of(_defaults, _defaults, _any_losses, _any_losses, _edge, _edge))(draw)
 
 
 def _options(draw):
@@ -30,11 +30,11 @@ def _any_losses(draw):
 
 
 def _edge(draw):
-    """One loss that is better by a hair, or not better by a tie, and then as many bad ones as are borne after a better one."""
+    """One loss that is better by a hair, or not better by a tie or by far, and then as many bad ones as are borne after a better one."""
     options = _options(draw)
     change = -options["threshold"] if options["mode"] == "min" else options["threshold"]
     worse = 2.0 if options["mode"] == "min" else 0.0
-    second = 1.0 + change * draw(one_of(1.0, 1 + 5e-7))
+    second = 1.0 + change * draw(one_of(0.5, 1.0, 1 + 5e-7))
     return dict(losses=[*draw(one_of([], [float("nan")])), 1.0, second] + [worse] * options["patience"]) | options
 
 

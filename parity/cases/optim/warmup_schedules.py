@@ -53,6 +53,8 @@ def inverse_sqrt(draw):
                                                                           dict(min_lr=-0.1), dict(warmup_type="Linear"),
                                                                           dict(decay_type="sqrt")))])
 def warmup_stable_decay(draw):
-    phases = dict(warmup_steps=draw(integer(0, 4)), stable_steps=draw(integer(0, 3)), decay_steps=draw(integer(0, 5)))
-    shapes = {end: draw(left_out(one_of("linear", "cosine", "1-sqrt"))) for end in ("warmup_type", "decay_type")}
-    return dict(step=draw(integer(0, 13)), lr=draw(_LR), **phases, **shapes, min_lr=draw(left_out(one_of(0.0, 1e-4))))
+    lengths = warmup, stable, decay = [draw(one_of(0, 3, integer(1, 5))) for _ in range(3)]
+    step = draw(one_of(integer(0, warmup), warmup + stable, integer(warmup + stable, sum(lengths)), integer(0, sum(lengths) + 2)))
+    shapes = {end: draw(one_of(left_out("linear"), "cosine", "1-sqrt")) for end in ("warmup_type", "decay_type")}
+    phases = dict(warmup_steps=warmup, stable_steps=stable, decay_steps=decay)
+    return dict(step=step, lr=draw(_LR), **phases, **shapes, min_lr=draw(left_out(one_of(0.0, 1e-4))))
