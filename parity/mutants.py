@@ -42,7 +42,8 @@ from parity.trial import Reference, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(".parity") / "mutants"
-LIMIT = 10.0        # seconds a mutant may take, or ten times the clean source where that is more
+LIMIT = 4.0         # seconds a mutant may take, or twenty times the clean source where that is more
+CLEAN = 600.0       # seconds the clean source may take, torch's side included
 STALLED = 60.0      # seconds without a sign of life beyond the limit: the alarm cannot reach it, the process is ended
 MEMORY = 4 << 30    # bytes a mutant may claim beyond what the process holds
 ALL = 0.99          # the share of all mutants that must be killed; of the backward ones it is every one
@@ -223,12 +224,11 @@ def harness(component: Component, implementation: Any) -> str | None:
 
 def clean_passes(source: str, component: Component, judge: Judge) -> tuple[str | None, float]:
     """What is wrong with the unchanged source (None: nothing), and the seconds its laws take once torch's side is known."""
-    limit = 60 * LIMIT
-    killed = attempt(source, [component], judge, limit)
+    killed = attempt(source, [component], judge, CLEAN)
     if killed is not None:
         return f"the clean source does not pass: {killed} (see `python -m parity run {component.name}`)", 0.0
     started = time.perf_counter()
-    killed = attempt(source, [component], judge, limit)
+    killed = attempt(source, [component], judge, CLEAN)
     return (f"the clean source passes once and not twice: {killed}" if killed else None), time.perf_counter() - started
 
 
@@ -257,7 +257,7 @@ def study(source: str, component: Component, judge: Judge, *, limit: float | Non
     result = Study(component.name, mutate.mutants(source, component.public), {}, dict(component.equivalent))
     result.error, seconds = clean_passes(source, component, judge)
     if result.error is None:
-        for mutant, verdict in verdicts(source, component, judge, limit=limit or max(LIMIT, 10 * seconds)):
+        for mutant, verdict in verdicts(source, component, judge, limit=limit or max(LIMIT, 20 * seconds)):
             if verdict != RUNNING:
                 result.verdicts[mutant.key] = verdict
     result.seconds = time.perf_counter() - started
@@ -288,7 +288,7 @@ def _serve(pipe: Any) -> None:
         siblings = [c for c in components().values() if c.file == component.file and c.name != name]
         if limit is None:
             error, seconds = clean_passes(source, component, harness)
-            limit = max(LIMIT, 10 * seconds)
+            limit = max(LIMIT, 20 * seconds)
             pipe.send(("clean", (error, limit)))
             if error is not None:
                 continue
@@ -350,11 +350,10 @@ class _Seat:
         """The process is gone or hangs where no alarm is heard; that kills the mutant it ran. Whether the component is finished."""
         self.stop()
         assert self.study is not None
-        if self.limit is None:
-            self.study.error = f"the clean source does not pass: {what}"
+        if self.limit is None or self.running is None:
+            self.study.error = f"the clean source does not pass: {what}" if self.limit is None else f"between two mutants: {what}"
             return True
-        if self.running is not None:
-            self.study.verdicts[self.running] = what
+        self.study.verdicts[self.running] = what
         self.running = None
         self.resume()
         return False
@@ -379,7 +378,7 @@ class _Seat:
         return kind == "end"
 
     def patience(self) -> float:
-        return (60 * LIMIT if self.limit is None else self.limit) * 2 + STALLED
+        return (2 * CLEAN if self.limit is None else 2 * self.limit) + STALLED
 
 
 def run_all(
