@@ -1,4 +1,4 @@
-"""What attention is fed: equal and unequal lengths, biases and masks of every broadcast, rows that see nothing, several strips of queries."""
+"""What attention is fed: equal and unequal lengths, biases and masks of every broadcast, rows that see nothing, long sequences."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
 

@@ -1,0 +1,24 @@
+"""What Embedding is fed: ids of any shape, repeated ones among them, with and without a padding row."""
+
+from parity.cases import array, case, dims, ids, integer, left_out, maybe, size
+
+
+@case(
+    "layers.Embedding",
+    refuses=[
+        dict(init=dict(vocabulary=0, d_model=2)),
+        dict(init=dict(vocabulary=2, d_model=0)),
+        dict(init=dict(vocabulary=3, d_model=2, padding_idx=3)),
+        dict(init=dict(vocabulary=3, d_model=2, padding_idx=-1)),
+        dict(init=dict(vocabulary=3, d_model=2), call=dict(ids=array(2))),
+        dict(init=dict(vocabulary=3, d_model=2), call=dict(ids=ids(2, at_least=3, below=5))),
+    ],
+)
+def embedding(draw):
+    vocabulary = draw(size(1, 7))
+    # The padding row's gradient is zero by decree, so the central difference of ordinary examples could not confirm it.
+    padding_idx = draw(left_out(None)) if draw.ordinary else draw(left_out(maybe(integer(0, vocabulary - 1))))
+    return dict(
+        init=dict(vocabulary=vocabulary, d_model=draw(size()), padding_idx=padding_idx),
+        call=dict(ids=ids(*draw(dims(0, 3)), below=vocabulary)),
+    )

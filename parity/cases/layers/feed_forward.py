@@ -1,0 +1,26 @@
+"""What the feed-forward layer is fed: every activation, with and without biases and dropout."""
+
+from parity.cases import array, case, dims, flag, left_out, maybe, noise, number, one_of, size
+
+
+@case(
+    "layers.FeedForward",
+    refuses=[
+        dict(init=dict(d_model=0, d_hidden=2)),
+        dict(init=dict(d_model=2, d_hidden=0)),
+        dict(init=dict(d_model=2, d_hidden=2, activation="gelu_tan")),
+        dict(init=dict(d_model=2, d_hidden=2, activation="swiglu")),
+        dict(init=dict(d_model=2, d_hidden=2, dropout=-0.5)),
+        dict(init=dict(d_model=2, d_hidden=2), call=dict(x=array(2, 3))),
+    ],
+)
+def feed_forward(draw):
+    *lead, d = draw(dims(min_last=1))
+    activation = one_of("gelu", "gelu_tanh", "gelu_sigmoid", "relu", "relu_squared", "silu", "mish")
+    return dict(
+        init=dict(
+            d_model=d, d_hidden=draw(size()), activation=draw(left_out(activation)), bias=draw(left_out(flag())),
+            dropout=draw(left_out(number(0, 1))),
+        ),
+        call=dict(x=array(*lead, d), noise=draw(left_out(maybe(noise())))),
+    )

@@ -1,0 +1,39 @@
+"""What multi-head attention is fed: the sequence itself or a context of its own length and width, masks, dropout."""
+
+from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+
+
+@case(
+    "layers.MultiHeadAttention",
+    refuses=[
+        dict(init=dict(d_model=0, n_heads=1)),
+        dict(init=dict(d_model=4, n_heads=0)),
+        dict(init=dict(d_model=4, n_heads=3)),
+        dict(init=dict(d_model=4, n_heads=2, dropout=1.5)),
+        dict(init=dict(d_model=4, n_heads=2, d_context=0)),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(4))),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 5))),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), context=array(4))),
+        dict(init=dict(d_model=4, n_heads=2, d_context=3), call=dict(x=array(3, 4))),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), mask=mask(4, 3))),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(2, 3, 4), context=array(3, 3, 4))),
+    ],
+)
+def multi_head_attention(draw):
+    *lead, t = draw(dims(1, 3))
+    heads = draw(integer(1, 3))
+    width = heads * draw(size(1, 3))
+    crosses = draw(flag())
+    s = draw(size(0, 5)) if crosses else t
+    d_context = draw(size()) if crosses else width
+    shape = draw(one_of((t, s), (1, s), (heads, t, s), (heads, 1, s)))
+    return dict(
+        init=dict(
+            d_model=width, n_heads=heads, bias=draw(left_out(flag())), dropout=draw(left_out(number(0, 1))),
+            d_context=d_context if d_context != width else draw(left_out(maybe(width))),
+        ),
+        call=dict(
+            x=array(*lead, t, width), context=array(*lead, s, d_context) if crosses else draw(left_out(None)),
+            mask=draw(left_out(maybe(mask(*shape)))), causal=draw(left_out(flag())), noise=draw(left_out(maybe(noise()))),
+        ),
+    )

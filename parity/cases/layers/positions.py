@@ -1,0 +1,39 @@
+"""What the position layers are fed: sequences that start at 0 or later, up to the end of the table."""
+
+from parity.cases import array, case, dims, integer, left_out, one_of, size
+
+
+@case(
+    "layers.LearnedPositions",
+    refuses=[
+        dict(init=dict(max_length=0, d_model=2)),
+        dict(init=dict(max_length=2, d_model=0)),
+        dict(init=dict(max_length=3, d_model=2), call=dict(x=array(2))),
+        dict(init=dict(max_length=3, d_model=2), call=dict(x=array(3, 3))),
+        dict(init=dict(max_length=3, d_model=2), call=dict(x=array(4, 2))),
+        dict(init=dict(max_length=3, d_model=2), call=dict(x=array(2, 2), offset=2)),
+        dict(init=dict(max_length=3, d_model=2), call=dict(x=array(2, 2), offset=-1)),
+    ],
+)
+def learned_positions(draw):
+    *lead, t, d = draw(dims(2, 4, min_last=1))
+    offset = draw(one_of(0, integer(1, 3)))
+    return dict(
+        init=dict(max_length=max(t + offset, 1) + draw(integer(0, 2)), d_model=d),
+        call=dict(x=array(*lead, t, d), offset=offset if offset else draw(left_out(0))),
+    )
+
+
+@case(
+    "layers.SinusoidalPositions",
+    refuses=[
+        dict(init=dict(d_model=0)),
+        dict(init=dict(d_model=2), call=dict(x=array(2))),
+        dict(init=dict(d_model=2), call=dict(x=array(3, 3))),
+        dict(init=dict(d_model=2), call=dict(x=array(3, 2), offset=-1)),
+    ],
+)
+def sinusoidal_positions(draw):
+    *lead, t = draw(dims(1, 3))
+    d = draw(size())
+    return dict(init=dict(d_model=d), call=dict(x=array(*lead, t, d), offset=draw(left_out(one_of(0, 1, 1000)))))

@@ -1,0 +1,27 @@
+"""What a stack is fed: none to three blocks that keep their pullbacks or run again, with dropout, so that masks must be drawn alike."""
+
+from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, one_of
+
+
+def stack(side, *, layers, d_model):
+    """Blocks, since a Stack is made of layers that each side brings itself."""
+    block = side.get("layers.Block")
+    return side.get("layers.Stack")([
+        block(d_model, 1, d_model, dropout=0.5, attention_dropout=0.3, dtype=side.dtype) for _ in range(layers)
+    ])
+
+
+@case(
+    "layers.Stack",
+    build=stack,
+    refuses=[dict(init=dict(layers=1, d_model=2), call=dict(x=array(3, 2), run="forget"))],
+)
+def drawn(draw):
+    *lead, d = draw(dims(2, 3, min_last=1))
+    return dict(
+        init=dict(layers=draw(integer(0, 3)), d_model=d),
+        call=dict(
+            x=array(*lead, d), noise=draw(left_out(maybe(noise()))), run=draw(left_out(one_of("keep", "recompute"))),
+            causal=draw(left_out(flag())),
+        ),
+    )
