@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 app = cyclopts.App(name="benchmarks", help=__doc__.split("\n")[0], version_flags=(), result_action="return_value")
-out, log = Console(), Console(stderr=True)
+out, log = Console(width=None if sys.stdout.isatty() else 120), Console(stderr=True)  # a file has no width: tables need some
 
 
 class Worker:

@@ -19,7 +19,7 @@ app = cyclopts.App(
     version_flags=(),
     result_action="return_value",
 )
-out, log = Console(), Console(stderr=True)
+out, log = Console(width=None if sys.stdout.isatty() else 120), Console(stderr=True)  # a file has no width: tables need some
 
 MARKERS = "<!-- components:start -->", "<!-- components:end -->"
 

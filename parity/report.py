@@ -89,7 +89,7 @@ def print_table(results: list[Result], device: str, console: Console) -> None:
     """The table, the failures, and the summary line."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column("component")
+    table.add_column("component", no_wrap=True)
     for title in ("laws", "f64 out", "f64 grad", "f32 out", "f32 grad", "ill", "s"):
         table.add_column(title, justify="right")
     for result in results:
