@@ -6,6 +6,7 @@ error without this file importing PyTorch. Optional arrays may be None wherever 
 
 import difflib
 import fnmatch
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -157,6 +158,15 @@ def size(function: str, *, at_least: int = 1, **values: Any) -> None:
             fail(function, f"{name} as an integer >= {at_least}", f"{name}={value!r}")
 
 
+def per_axis(function: str, axes: int, *, at_least: int = 1, **values: Any) -> tuple[int, ...]:
+    """The one value as a tuple of `axes` integers of at least `at_least`; a single integer stands for all of them."""
+    ((name, value),) = values.items()
+    each = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+    if len(each) != axes or any(isinstance(v, bool) or not hasattr(v, "__index__") or v < at_least for v in each):
+        fail(function, f"{name} as an integer >= {at_least} or {axes} of them", f"{name}={value!r}")
+    return each
+
+
 def choice(function: str, options: Iterable[Any], **values: Any) -> None:
     """Every value is one of the options; the nearest one is suggested."""
     options = list(options)
@@ -168,7 +178,7 @@ def choice(function: str, options: Iterable[Any], **values: Any) -> None:
 
 
 def ids_below(function: str, count: int, *, at_least: int = 0, **arrays: Any) -> None:
-    """Every integer array has its entries in [at_least, count). On an accelerator this is the kernel's own check: reading back stalls it."""
+    """Every integer array has its entries in [at_least, count). On an accelerator this is the kernel's check: reading back stalls it."""
     integers(function, **arrays)
     for name, array in arrays.items():
         if array is None or 0 in tuple(array.shape) or (_is_torch(array) and array.device.type != "cpu"):
@@ -231,11 +241,16 @@ def _of_kind(function: str, kind: str, allowed: tuple[str, ...], arrays: dict[st
 
 
 def _dtype(array: Any) -> str:
-    return str(array.dtype).removeprefix("torch.")
+    return _written(array.dtype).removeprefix("torch.")
 
 
 def _is_torch(array: Any) -> bool:
-    return str(array.dtype).startswith("torch.")
+    return _written(array.dtype).startswith("torch.")
+
+
+@functools.cache
+def _written(dtype: Any) -> str:
+    return str(dtype)  # NumPy puts this name together in 5 µs, several times for every array of every call
 
 
 def _is_number(value: Any) -> bool:
