@@ -20,7 +20,7 @@ class Optimizer:
 
     def __init__(
         self,
-        make: type[torch.optim.Optimizer],
+        make: Callable[..., torch.optim.Optimizer],
         params: Mapping[str, Tensor],
         *,
         lr: float,
@@ -37,11 +37,11 @@ class Optimizer:
         demand(function, len({id(p) for p in params.values()}) == len(params), "every array under one name", names=list(params))
         not_negative(function, lr=lr)
         self.params, self.lr, self.steps = dict(params), lr, 0
-        groups = by_pattern(function, params, groups, check, **options, lr_scale=1.0)
-        self._options = {name: group for names, group in groups for name in names}
-        fused = all(p.is_contiguous() and p.device.type in ("cpu", "cuda") for p in params.values())
-        tensors = [{"params": [params[name] for name in names], **group} for names, group in groups]
-        self._optimizer = make(tensors, lr=lr, fused=fused or None, **flags)
+        grouped = by_pattern(function, params, groups, check, **options, lr_scale=1.0)
+        self._options = {name: group for names, group in grouped for name in names}
+        self._fused = all(p.is_contiguous() and p.device.type in ("cpu", "cuda") for p in params.values())
+        tensors: list[dict[str, Any]] = [{"params": [params[name] for name in names], **group} for names, group in grouped]
+        self._optimizer = make(tensors, lr=lr, fused=self._fused or None, **flags)
 
     def step(self, grads: Mapping[str, Tensor], lr: float | None = None) -> None:
         """Update every parameter from its gradient; lr=None uses the constructor's."""
@@ -58,7 +58,8 @@ class Optimizer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         for name, param in self.params.items():
-            param.grad = grads[name].detach().contiguous()
+            grad = grads[name].detach()
+            param.grad = grad.contiguous() if self._fused else grad.clone()  # torch's default (foreach) may write to gradients
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
