@@ -1,0 +1,18 @@
+"""What SiLU, Mish and softplus are fed: any shape, and for softplus any positive β."""
+
+from parity.cases import array, case, dims, left_out, number, one_of
+
+
+@case("ops.silu", refuses=[dict(x=3.0)])
+def silu(draw):
+    return dict(x=draw(array(*draw(dims(min_rank=0)), scale=draw(one_of(1.0, 4.0)))))
+
+
+@case("ops.mish", refuses=[dict(x=3.0)])
+def mish(draw):
+    return dict(x=draw(array(*draw(dims(min_rank=0)), scale=draw(one_of(1.0, 4.0)))))
+
+
+@case("ops.softplus", refuses=[dict(x=3.0), dict(x=array(2), beta=0.0), dict(x=array(2), beta=-1.0), dict(x=array(2), beta=float("inf"))])
+def softplus(draw):
+    return dict(x=draw(array(*draw(dims(min_rank=0)), scale=draw(one_of(1.0, 8.0)))), beta=draw(left_out(number(0.2, 5.0))))
