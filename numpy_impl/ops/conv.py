@@ -1,7 +1,7 @@
 """Convolution in one and two dimensions: windows laid out as the columns of a matrix (im2col), and one matrix product."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from byhand.checks import demand, exact_rank, floats, per_axis, same_shape, size
 
-_ENTRIES = 1 << 18  # of the column matrix at a time, in whole samples: all of it would be kernel-size times as large as x
+_ENTRIES = 65536  # of the column matrix at a time, in whole samples: all of it would be larger than x by the size of the kernel
 
 
 def conv1d(
@@ -108,7 +108,7 @@ def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
     demand(who, x.shape[1] == groups * weight.shape[1], "x with groups · weight.shape[1] channels", x=x, weight=weight, groups=groups)
     demand(who, weight.shape[0] % groups == 0, "weight with the same number of outputs in every group", weight=weight, groups=groups)
     same_shape(who, weight.shape[:1], bias=bias)
-    demand(who, 0 not in (*weight.shape, *x.shape[1:]), "x and weight without empty axes, N excepted", x=x, weight=weight)
+    demand(who, 0 not in (*weight.shape, *x.shape[2:]), "x and weight without empty axes, N excepted", x=x, weight=weight)
     kernel = weight.shape[2:]
     room = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(x.shape[2:], padding, dilation, kernel, strict=True)]
     demand(who, min(room) >= 0, "a kernel no larger than the padded x", x=x, weight=weight, padding=padding, dilation=dilation)
@@ -120,8 +120,11 @@ def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
     matrix = weight.reshape(groups, o // groups, -1)                                     # (G, O/G, K), K = C/G · kh · kw
     k, positions = matrix.shape[-1], math.prod(out)                                      # P = H' · W'
 
+    step = max(_ENTRIES // math.prod(windows.shape[1:]), 1)
+    blocks = [slice(start, start + step) for start in range(0, n, step)]
+
     y = np.empty((n, groups, o // groups, positions), dtype=x.dtype)                     # (N, G, O/G, P)
-    for some in _samples(n, groups * k * positions):
+    for some in blocks:
         columns = windows[some].reshape(-1, groups, k, positions)                        # (n, G, K, P): here the windows are copied
         np.matmul(matrix, columns, out=y[some])
     y = y.reshape(n, o, *out)
@@ -135,10 +138,10 @@ def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
         dy = dy.reshape(n, groups, o // groups, positions)
         dmatrix, dpadded = np.zeros_like(matrix), np.zeros_like(padded)
         dwindows = _windows(dpadded, kernel, stride, dilation)                           # a view: what is added to it lands in dpadded
-        for some in _samples(n, groups * k * positions):
+        for some in blocks:
             columns = windows[some].reshape(-1, groups, k, positions)                    # made again: cheaper than keeping them
-            dmatrix += (dy[some] @ columns.swapaxes(-1, -2)).sum(0)
-            dcolumns = (matrix.swapaxes(-1, -2) @ dy[some]).reshape(windows[some].shape)
+            dmatrix += (columns @ dy[some].mT).sum(0).mT                                 # (dy @ columnsᵀ), the way round that BLAS prefers
+            dcolumns = (matrix.mT @ dy[some]).reshape(windows[some].shape)
             for entry in np.ndindex(*kernel):
                 dwindows[some, :, *entry] += dcolumns[:, :, *entry]
         inside = tuple(slice(p, p + length) for p, length in zip(padding, x.shape[2:], strict=True))
@@ -154,9 +157,3 @@ def _windows(padded: NDArray, kernel: tuple[int, ...], stride: tuple[int, ...], 
     windows = sliding_window_view(padded, extent, axis=tuple(spatial), writeable=True)   # (N, C, every h, every w, extents)
     windows = windows[:, :, *(slice(None, None, step) for step in (*stride, *dilation))]   # (N, C, H', W', kh, kw)
     return np.moveaxis(windows, spatial, range(-len(kernel), 0))
-
-
-def _samples(n: int, entries: int) -> Iterator[slice]:
-    """Slices of whole samples, `entries` of the column matrix each."""
-    step = max(_ENTRIES // entries, 1)
-    return (slice(start, start + step) for start in range(0, n, step))

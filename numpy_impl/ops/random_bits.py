@@ -46,7 +46,7 @@ def random_bits(noise: Noise, shape: tuple[int, ...]) -> NDArray:
     count = math.prod(shape)
     demand("random_bits", count <= 1 << 34, "a shape of at most 2^34 entries", shape=shape)
 
-    blocks = (count + 3) // 4
+    blocks = -(-count // 4)                           # rounded up
     c1, c2, c3 = noise.counter
     bits = np.empty((blocks, 4), dtype=np.uint32)
     for start in range(0, blocks, _BLOCKS):

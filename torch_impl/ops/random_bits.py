@@ -24,7 +24,7 @@ def random_bits(noise: Noise, shape: tuple[int, ...], *, device: torch.device | 
     count = math.prod(shape)
     demand("random_bits", count <= 1 << 34, "a shape of at most 2^34 entries", shape=shape)
 
-    blocks = (count + 3) // 4
+    blocks = -(-count // 4)
     c1, c2, c3 = noise.counter
     bits = torch.empty(blocks, 4, dtype=torch.uint32, device=device)
     step = _BLOCKS if bits.device.type == "cpu" else max(blocks, 1)

@@ -1,5 +1,7 @@
 """What convolutions are fed: every option as one number and axis by axis, groups up to depthwise, kernels as large as the padded input."""
 
+import math
+
 from parity.cases import array, case, integer, left_out, maybe, one_of, size
 
 
@@ -17,8 +19,11 @@ def drawn(draw, axes):
     c, o = draw(size(1, 3)), draw(size(1, 3))
     least = [max(d * (k - 1) + 1 - 2 * p, 1) for d, k, p in zip(dilation, kernel, padding, strict=True)]
     shape = [n + draw(one_of(0, 1, 2, 5)) for n in least]
+    n = draw(size(0, 3))
+    if not draw.ordinary and not draw.edges and draw(integer(0, 3)) == 0:  # so long that three samples make more than one block
+        n, shape[-1] = 3, shape[-1] + 40000 * stride[-1] // (groups * c * math.prod(kernel))
     return dict(
-        x=draw(array(draw(size(0, 3)), groups * c, *shape)), weight=draw(array(groups * o, c, *kernel)),
+        x=draw(array(n, groups * c, *shape)), weight=draw(array(groups * o, c, *kernel)),
         bias=draw(left_out(maybe(array(groups * o)))), **given, groups=groups if groups > 1 else draw(left_out(1)),
     )
 
@@ -48,11 +53,33 @@ def refused(*kernel):
     ]
 
 
-@case("ops.conv1d", refuses=refused(3), bench=dict(x=array(8, 64, 1024), weight=array(64, 64, 3), padding=1))
+_WHY = "how many samples are worked on together is a matter of memory and speed"
+EQUIVALENT = dict.fromkeys(
+    [
+        "_ENTRIES = 65536 -> _ENTRIES = 65537",
+        "max(_ENTRIES // math.prod(windows.shape[1:]), 1) -> max(_ENTRIES // math.prod(windows.shape[1:]), 2)",
+        "_ENTRIES // math.prod(windows.shape[1:]) -> _ENTRIES % math.prod(windows.shape[1:])",
+        "windows.shape[1:] -> windows.shape[2:]",
+    ],
+    _WHY,
+)
+
+
+@case(
+    "ops.conv1d",
+    refuses=refused(3),
+    equivalent=EQUIVALENT,
+    bench=dict(x=array(4, 80, 1500), weight=array(384, 80, 3), bias=array(384), padding=1),
+)
 def conv1d(draw):
     return drawn(draw, 1)
 
 
-@case("ops.conv2d", refuses=refused(3, 3), bench=dict(x=array(8, 64, 32, 32), weight=array(64, 64, 3, 3), padding=1))
+@case(
+    "ops.conv2d",
+    refuses=refused(3, 3),
+    equivalent=EQUIVALENT,
+    bench=dict(x=array(8, 3, 224, 224), weight=array(768, 3, 16, 16), bias=array(768), stride=16),
+)
 def conv2d(draw):
     return drawn(draw, 2)
