@@ -42,9 +42,10 @@ from parity.trial import Reference, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(".parity") / "mutants"
-LIMIT = 4.0         # seconds a mutant may take, or twenty times the clean source where that is more
+LIMIT = 4.0         # seconds a mutant may take, or PATIENCE times the clean source where that is more
+PATIENCE = 20.0
 CLEAN = 600.0       # seconds the clean source may take, torch's side included
-STALLED = 60.0      # seconds without a sign of life beyond the limit: the alarm cannot reach it, the process is ended
+STALLED = 300.0     # seconds without a sign of life beyond the limit: the alarm cannot reach it, the process is ended
 MEMORY = 4 << 30    # bytes a mutant may claim beyond what the process holds
 ALL = 0.99          # the share of all mutants that must be killed; of the backward ones it is every one
 
@@ -150,22 +151,19 @@ def load(source: str, module: str, public: str) -> Any:
     return fresh.__dict__[public]
 
 
-def attempt(source: str, candidates: Iterable[Component], judge: Judge, limit: float) -> str | None:
-    """What kills this source: the first law that fails for one of the candidates, or what it dies of; None if it survives."""
-    for component in candidates:
-        try:
-            with time_limit(limit), warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                law = judge(component, load(source, module_of(component), component.public))
-        except TimeLimit:
-            return "time limit"
-        except (RecursionError, MemoryError) as error:
-            return type(error).__name__
-        except Exception as error:  # already while the file is executed
-            return f"loading, {type(error).__name__}: {error}"
-        if law is not None:
-            return f"law of {law}"
-    return None
+def attempt(source: str, component: Component, judge: Judge, limit: float) -> str | None:
+    """What kills this source: the first law that fails, or what it dies of; None if it survives."""
+    try:
+        with time_limit(limit), warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            law = judge(component, load(source, module_of(component), component.public))
+    except TimeLimit:
+        return "time limit"
+    except (RecursionError, MemoryError) as error:
+        return type(error).__name__
+    except Exception as error:  # already while the file is executed
+        return f"loading, {type(error).__name__}: {error}"
+    return None if law is None else f"law of {law}"
 
 
 def module_of(component: Component) -> str:
@@ -223,13 +221,14 @@ def harness(component: Component, implementation: Any) -> str | None:
 
 
 def clean_passes(source: str, component: Component, judge: Judge) -> tuple[str | None, float]:
-    """What is wrong with the unchanged source (None: nothing), and the seconds its laws take once torch's side is known."""
-    killed = attempt(source, [component], judge, CLEAN)
+    """What is wrong with the unchanged source (None: nothing), and the seconds that a mutant may take."""
+    killed = attempt(source, component, judge, CLEAN)
     if killed is not None:
         return f"the clean source does not pass: {killed} (see `python -m parity run {component.name}`)", 0.0
-    started = time.perf_counter()
-    killed = attempt(source, [component], judge, CLEAN)
-    return (f"the clean source passes once and not twice: {killed}" if killed else None), time.perf_counter() - started
+    started = time.perf_counter()  # again, now that torch's side is known
+    killed = attempt(source, component, judge, CLEAN)
+    seconds = time.perf_counter() - started
+    return f"the clean source passes once and not twice: {killed}" if killed else None, max(LIMIT, PATIENCE * seconds)
 
 
 def verdicts(
@@ -237,15 +236,25 @@ def verdicts(
 ) -> Iterator[tuple[Mutant, str | None]]:
     """Each mutant with what killed it; `siblings` are the other components of the file, `skip` the keys already known.
 
-    Yields every mutant twice: before it is run (with the verdict "running") and after.
+    Yields every mutant twice: before it is run (with the verdict RUNNING) and after.
     """
     reached = {c.name: mutate.reached(source, c.public) for c in siblings}
+    standards: dict[str, tuple[str | None, float]] = {}  # of the siblings, found out when first needed
     for mutant in mutate.mutants(source, component.public):
         if mutant.key in skip:
             continue
         yield mutant, RUNNING
+        verdict = attempt(mutant.source(), component, judge, limit)
         sharing = [c for c in siblings if mutant.within in reached[c.name]] if mutant.within != component.public else []
-        yield mutant, attempt(mutant.source(), [component, *sharing], judge, limit)
+        for sibling in sharing if verdict is None else ():
+            if sibling.name not in standards:
+                standards[sibling.name] = clean_passes(source, sibling, judge)
+            error, patience = standards[sibling.name]
+            verdict = None if error else attempt(mutant.source(), sibling, judge, patience)
+            if verdict is not None:
+                verdict = f"{verdict}, of {sibling.name}"
+                break
+        yield mutant, verdict
 
 
 RUNNING = "running"
@@ -255,9 +264,9 @@ def study(source: str, component: Component, judge: Judge, *, limit: float | Non
     """All mutants of one component, run in this process (which must not mind a crash)."""
     started = time.perf_counter()
     result = Study(component.name, mutate.mutants(source, component.public), {}, dict(component.equivalent))
-    result.error, seconds = clean_passes(source, component, judge)
+    result.error, patience = clean_passes(source, component, judge)
     if result.error is None:
-        for mutant, verdict in verdicts(source, component, judge, limit=limit or max(LIMIT, 20 * seconds)):
+        for mutant, verdict in verdicts(source, component, judge, limit=limit or patience):
             if verdict != RUNNING:
                 result.verdicts[mutant.key] = verdict
     result.seconds = time.perf_counter() - started
@@ -287,8 +296,7 @@ def _serve(pipe: Any) -> None:
         source = source_of(component)
         siblings = [c for c in components().values() if c.file == component.file and c.name != name]
         if limit is None:
-            error, seconds = clean_passes(source, component, harness)
-            limit = max(LIMIT, 20 * seconds)
+            error, limit = clean_passes(source, component, harness)
             pipe.send(("clean", (error, limit)))
             if error is not None:
                 continue
