@@ -75,7 +75,7 @@ class SGD(Optimizer):
                 b[...] = u
             else:
                 b *= options["momentum"]
-                b += np.multiply(u, 1 - options["dampening"], out=scratch)
+                b += np.multiply(u, 1 - options["dampening"], out=scratch) if options["dampening"] else u
             # u = b, or g + μ b
             u = np.add(u, np.multiply(b, options["momentum"], out=scratch), out=g) if options["nesterov"] else b
         # θ ← θ − η u
