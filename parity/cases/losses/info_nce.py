@@ -1,0 +1,18 @@
+"""What info_nce is fed: rows of any number and width (width 0 too), both directions, several temperatures."""
+
+from parity.cases import array, case, flag, left_out, number, size
+
+
+@case(
+    "losses.info_nce",
+    refuses=[
+        dict(query=array(3), key=array(3)),
+        dict(query=array(2, 2, 3), key=array(2, 2, 3)),
+        dict(query=array(2, 3), key=array(3, 3)),
+        dict(query=array(0, 3), key=array(0, 3)),
+        dict(query=array(2, 3), key=array(2, 3), temperature=0.0),
+    ],
+)
+def info_nce(draw):
+    n, d = draw(size(1, 6)), draw(size(0, 6))
+    return dict(query=array(n, d), key=array(n, d), temperature=draw(left_out(number(0.05, 2.0))), symmetric=draw(left_out(flag())))
