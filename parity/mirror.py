@@ -12,6 +12,7 @@ NOT_COMPARED = {"kernel", "device", "rng"}
 
 EXEMPT = {
     "layers.Module": "the NumPy side's base class; PyTorch brings its own, torch.nn.Module",
+    "optim.Optimizer": "the base class of the optimizers, judged through each of them",
     "layers.flatten": "names nested gradients, which PyTorch keeps on its parameters",
 }
 
