@@ -18,10 +18,15 @@ EXEMPT = {
 
 
 def public(side: str, unreadable: dict[str, str]) -> dict[str, Any]:
-    """Every public function and class defined in the rooms of one side, by component name; adds what fails to import to `unreadable`."""
+    """Every public function and class in the public files of one side's rooms, by component name.
+
+    What fails to import is added to `unreadable`.
+    """
     root = importlib.import_module(f"{side}_impl")
     found = {}
     for info in pkgutil.walk_packages(root.__path__, f"{side}_impl."):
+        if info.name.rpartition(".")[2].startswith("_"):
+            continue
         try:
             module = importlib.import_module(info.name)
         except Exception as error:
