@@ -60,4 +60,5 @@ def cross_entropy(
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.sum() / (normalizer or (w[targets] * counted).sum())
+    wide = torch.promote_types(logits.dtype, torch.float32)  # a float16 sum over many tokens would overflow
+    return (loss.sum(dtype=wide) / (normalizer or (w[targets] * counted).sum(dtype=wide))).to(logits.dtype)

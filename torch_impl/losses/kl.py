@@ -31,7 +31,10 @@ def kl_symmetric(logits: Tensor, target_logits: Tensor, *, mask: Tensor | None =
 def _kl(logits: Tensor, target_logits: Tensor, mask: Tensor | None) -> Tensor:
     terms = F.kl_div(F.log_softmax(logits, -1), F.log_softmax(target_logits, -1), reduction="none", log_target=True)
     kl = terms.sum(-1)
-    return kl.mean() if mask is None else torch.where(mask, kl, 0).sum() / mask.sum()
+    if mask is None:
+        return kl.mean()
+    wide = torch.promote_types(logits.dtype, torch.float32)  # a float16 sum over many positions would overflow
+    return (torch.where(mask, kl, 0).sum(dtype=wide) / mask.sum()).to(logits.dtype)
 
 
 def _check(function: str, logits: Tensor, target_logits: Tensor, mask: Tensor | None) -> None:

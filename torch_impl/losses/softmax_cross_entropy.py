@@ -19,10 +19,10 @@ def softmax_cross_entropy(logits: Tensor, *, targets: Tensor, ignore_index: int 
     integers("softmax_cross_entropy", targets=targets)
     same_shape("softmax_cross_entropy", logits.shape[:-1], targets=targets)
     targets = targets.long().reshape(-1)
-    ids_below("softmax_cross_entropy", v, targets=torch.where(targets != ignore_index, targets, 0))
+    counted = targets != ignore_index
+    ids_below("softmax_cross_entropy", v, targets=torch.where(counted, targets, 0))
     if normalizer is not None:
         positive("softmax_cross_entropy", normalizer=normalizer)
-    logits = logits.reshape(targets.numel(), v)
-    if normalizer is None:
-        return F.cross_entropy(logits, targets, ignore_index=ignore_index)
-    return F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum") / normalizer
+    losses = F.cross_entropy(logits.reshape(targets.numel(), v), targets, ignore_index=ignore_index, reduction="none")
+    wide = torch.promote_types(logits.dtype, torch.float32)  # a float16 sum over many tokens overflows, torch's own mean too
+    return (losses.sum(dtype=wide) / (normalizer or counted.sum())).to(logits.dtype)

@@ -14,4 +14,7 @@ def z_loss(logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
     booleans("z_loss", mask=mask)
     same_shape("z_loss", logits.shape[:-1], mask=mask)
     squares = torch.logsumexp(logits, -1).square()
-    return squares.mean() if mask is None else torch.where(mask, squares, 0).sum() / mask.sum()
+    if mask is None:
+        return squares.mean()
+    wide = torch.promote_types(logits.dtype, torch.float32)  # a float16 sum over many positions would overflow
+    return (torch.where(mask, squares, 0).sum(dtype=wide) / mask.sum()).to(logits.dtype)
