@@ -122,7 +122,7 @@ def axis_of(function: str, rank: int, axis: int) -> int:
     return axis % rank
 
 
-def in_range(function: str, low: float, high: float, **values: Any) -> None:
+def in_range(function: str, low: float, high: float, /, **values: Any) -> None:
     """Every number lies in [low, high] (so NaN fails)."""
     for name, value in values.items():
         if not _is_number(value) or not low <= value <= high:
