@@ -9,8 +9,9 @@
 #     make parity PIP_FLAGS=--extra-index-url=https://download.pytorch.org/whl/cpu
 # takes PyTorch's CPU build instead of the much larger CUDA build.
 #
-# Threads: `make test` runs two processes with one thread each. The others leave OMP_NUM_THREADS as it is in the environment (unset:
-# all cores); `make bench` measures each thread count in a process of its own.
+# Threads: `make parity` and `make test` use one thread a process unless OMP_NUM_THREADS says otherwise. On so small a model a second thread
+# gains little, and where other programs want the cores too it loses much, because threads spin while they wait for each other.
+# `make bench` measures each thread count in a process of its own.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,13 +26,15 @@ RUNS ?= runs/parity
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
+parity test: export OMP_NUM_THREADS ?= 1
+
 parity: $(VENV)/.light
 	mkdir -p $(RUNS)
 	$(BIN)/python -m parity run --json $(RUNS)/report.json --html $(RUNS)/report.html
 	$(BIN)/byhand train --backend both
 
 test: $(VENV)/.full
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(VENV)/.full
 	$(BIN)/python -m ruff check .
