@@ -25,7 +25,8 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
     Examples
     --------
-    >>> tables, norm = {"wte.weight": np.zeros((5, 2)), "wpe.weight": np.zeros((3, 2))}, {"ln_f.weight": np.ones(2), "ln_f.bias": np.zeros(2)}
+    >>> tables = {"wte.weight": np.zeros((5, 2)), "wpe.weight": np.zeros((3, 2))}
+    >>> norm = {"ln_f.weight": np.ones(2), "ln_f.bias": np.zeros(2)}
     >>> list(gpt2_from_hugging_face(tables | norm))                     # a GPT-2 of no blocks
     ['tokens.weight', 'positions.weight', 'norm.weight', 'norm.bias']
     """

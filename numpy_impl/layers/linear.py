@@ -1,5 +1,6 @@
 """The affine layer."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -35,9 +36,13 @@ class Linear(Module):
                  rng: np.random.Generator | None = None):
         size("Linear", in_features=in_features, out_features=out_features)
         rng = rng or np.random.default_rng()
-        bound = in_features**-0.5
-        self.weight = rng.uniform(-bound, bound, (out_features, in_features)).astype(dtype)
-        self.bias = rng.uniform(-bound, bound, out_features).astype(dtype) if bias else None
+        bound = 1 / math.sqrt(in_features)
+
+        def start(*shape):
+            return rng.uniform(-bound, bound, shape).astype(dtype)
+
+        self.weight = start(out_features, in_features)
+        self.bias = start(out_features) if bias else None
 
     def forward(self, x: NDArray) -> tuple[NDArray, Callable]:
         """x (..., in) -> y (..., out); backward: dy -> dx, grads."""

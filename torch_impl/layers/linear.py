@@ -1,5 +1,7 @@
 """The affine layer."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +16,13 @@ class Linear(nn.Module):
                  device: torch.device | str | None = None, rng: torch.Generator | None = None):
         super().__init__()
         size("Linear", in_features=in_features, out_features=out_features)
-        bound = in_features**-0.5
-        weight = torch.empty(out_features, in_features, dtype=dtype, device=device)
-        self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=rng))
-        self.bias = nn.Parameter(weight.new_empty(out_features).uniform_(-bound, bound, generator=rng)) if bias else None
+        bound = 1 / math.sqrt(in_features)
+
+        def start(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, dtype=dtype, device=device).uniform_(-bound, bound, generator=rng))
+
+        self.weight = start(out_features, in_features)
+        self.bias = start(out_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)

@@ -3,8 +3,15 @@
 from parity.cases import array, case, dims, ids, integer, left_out, maybe, size
 
 
+def starts(side, module, ids):
+    """The padding row starts at zero."""
+    table = side.get("layers.Embedding")(5, 2, padding_idx=3, dtype=side.dtype)
+    yield "padding row", table.weight[3], 0 * table.weight[3]
+
+
 @case(
     "layers.Embedding",
+    also=[starts],
     refuses=[
         dict(init=dict(vocabulary=0, d_model=2)),
         dict(init=dict(vocabulary=2, d_model=0)),

@@ -14,4 +14,5 @@ from parity.cases import array, case, dims, flag, left_out, size
 )
 def linear(draw):
     *lead, width = draw(dims(min_last=1))
-    return dict(init=dict(in_features=width, out_features=draw(size()), bias=draw(left_out(flag()))), call=dict(x=array(*lead, width)))
+    outputs = draw(size(8, 12) if draw.ordinary else size())  # enough entries to tell the distribution they start from
+    return dict(init=dict(in_features=width, out_features=outputs, bias=draw(left_out(flag()))), call=dict(x=array(*lead, width)))

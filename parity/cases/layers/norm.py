@@ -7,7 +7,8 @@ from parity.cases import array, case, dims, flag, left_out, number, one_of
 def layer_norm(draw):
     *lead, width = draw(dims(min_last=1))
     return dict(
-        init=dict(width=width, eps=draw(left_out(one_of(1e-5, 1e-3))), bias=draw(left_out(flag()))), call=dict(x=array(*lead, width))
+        init=dict(width=width, eps=draw(left_out(one_of(1e-5, 1e-3))), bias=draw(left_out(flag()))),
+        call=dict(x=array(*lead, width, scale=draw(one_of(1.0, 1e-2)))),
     )
 
 
@@ -15,7 +16,8 @@ def layer_norm(draw):
 def rms_norm(draw):
     *lead, width = draw(dims(min_last=1))
     return dict(
-        init=dict(width=width, eps=draw(left_out(one_of(1e-5, 1e-3))), unit_offset=draw(left_out(flag()))), call=dict(x=array(*lead, width))
+        init=dict(width=width, eps=draw(left_out(one_of(1e-5, 1e-3))), unit_offset=draw(left_out(flag()))),
+        call=dict(x=array(*lead, width, scale=draw(one_of(1.0, 1e-2)))),
     )
 
 

@@ -7,17 +7,20 @@ def stack(side, *, layers, d_model):
     """Blocks, since a Stack is made of layers that each side brings itself."""
     block = side.get("layers.Block")
     return side.get("layers.Stack")([
-        block(d_model, 1, d_model, dropout=0.5, attention_dropout=0.3, dtype=side.dtype) for _ in range(layers)
+        block(d_model, 1, d_model, dropout=0.2, attention_dropout=0.3, dtype=side.dtype) for _ in range(layers)
     ])
 
 
 @case(
     "layers.Stack",
     build=stack,
+    # well-conditioned: branches smaller than the skip, norms near 1
+    fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
     refuses=[dict(init=dict(layers=1, d_model=2), call=dict(x=array(3, 2), run="forget"))],
 )
 def drawn(draw):
-    *lead, d = draw(dims(2, 3, min_last=1))
+    # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
+    *lead, d = draw(dims(2, 3, min_last=6 if draw.ordinary else 1 if draw.edges else 3))
     return dict(
         init=dict(layers=draw(integer(0, 3)), d_model=d),
         call=dict(
