@@ -94,29 +94,28 @@ def batch_norm(
 
     if training:
         mean = per_channel(ones @ x) / n                            # μ
-        xhat = x - spread(mean)
-        var = per_channel(np.einsum("nc,nc->c", xhat, xhat)) / n    # σ²
+        centered = x - spread(mean)                                 # (N, C·S)
+        var = per_channel(np.einsum("nc,nc->c", centered, centered)) / n  # σ²
         if running_mean is not None:
             running_mean = (1 - momentum) * running_mean + momentum * mean
             running_var = (1 - momentum) * running_var + momentum * n / (n - 1) * var
     else:
-        xhat, var = x - spread(running_mean), running_var
-    rstd = 1 / np.sqrt(var + eps)                                   # (C,)
-    xhat *= spread(rstd)                                            # (N, C·S)
-    scale = rstd if weight is None else rstd * weight               # dy/dx, were μ and σ constants
-    y = xhat * spread(np.ones_like(rstd) if weight is None else weight)
+        centered, var = x - spread(running_mean), running_var
+    rstd = 1 / np.sqrt(var + eps)                                   # (C,), so that x̂ = centered · rstd
+    scale = rstd if weight is None else rstd * weight               # (C,)
+    y = centered * spread(scale)
     if bias is not None:
         y += spread(bias)
 
     def backward(dy):
         dy = dy.reshape(rows, channels * s)
-        dweight = per_channel(np.einsum("nc,nc->c", dy, xhat))
+        dweight = per_channel(np.einsum("nc,nc->c", dy, centered)) * rstd
         dbias = per_channel(ones @ dy)
         if training:
             # μ and σ depend on every value of the channel, so two projections come off dy: its mean (through μ) and its component
             # along x̂ (through σ). Both sums stand already in dbias and dweight.
             #     dx = (dy − mean(dy) − x̂ · mean(dy · x̂)) · weight / √(σ² + ε)
-            dx = xhat * spread(dweight / -n)
+            dx = centered * spread(rstd * dweight / -n)
             dx += dy
             dx -= spread(dbias / n)
             dx *= spread(scale)

@@ -34,3 +34,16 @@ def test_the_twin_leaves_its_running_statistics_alone():
     assert not mean.any()
     assert out.running_mean.any()
     assert torch.equal(var, torch.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_spoils_its_channel_alone_and_in_inference_itself_alone(training, poison):
+    x = np.random.default_rng(0).standard_normal((5, 3, 2))
+    x[2, 1, 0] = poison
+    mean, var = np.zeros(3), np.ones(3)
+    got, _ = by_hand.batch_norm(x, running_mean=mean, running_var=var, training=training)
+    want = twin.batch_norm(torch.tensor(x), running_mean=torch.tensor(mean), running_var=torch.tensor(var), training=training)
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)  # NaN and infinities must stand in the same places

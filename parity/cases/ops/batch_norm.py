@@ -12,6 +12,7 @@ from parity.cases import array, case, dims, flag, left_out, maybe, number, one_o
         "running_var": "a statistic of earlier batches, not a parameter",
     },
     detached=("running_mean", "running_var"),
+    skip={"nonfinite": "torch's kernels disagree: an infinite weight gives NaN on the CPU, which folds μ into the bias, and ±∞ on CUDA"},
     refuses=[
         dict(x=array(3)),
         dict(x=array(3, 2), weight=array(3)),
