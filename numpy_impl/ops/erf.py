@@ -35,13 +35,8 @@ _FAR = [
 # float32, every x: erf(x) = tanh(x + x · N(x²) / D(x²)). artanh(erf(x)) / x is a smooth, slowly growing function of x², so a quotient of
 # two cubics holds erf to 3.3e-9, with no branch and no sign to mend, and tanh does the saturating. Our own minimax fit (Lawson's
 # weighting in 60-digit arithmetic) on x² ≤ 16, beyond which erf is 1 in float32. All coefficients are positive: nothing cancels.
-_RATIO = np.array(
-    [
-        [0.128379171, 0.122914393, 0.0189568095, 0.00185341502],  # N: 1, x², x⁴, x⁶
-        [1.0, 0.156893678, 0.0236904528, 0.000324940272],         # D
-    ],
-    dtype=np.float32,
-)
+_NUMERATOR = [0.128379171, 0.122914393, 0.0189568095, 0.00185341502]   # of 1, x², x⁴, x⁶
+_DENOMINATOR = [1.0, 0.156893678, 0.0236904528, 0.000324940272]
 
 
 def erf(x: NDArray) -> tuple[NDArray, Callable]:
@@ -100,7 +95,8 @@ def _erf32(x: NDArray, y: NDArray) -> None:
     np.minimum(x * x, 16, out=x2)              # keeps ∞ out of the quotient; NaN passes
     np.multiply(x2, x2, out=x4)
     np.multiply(x4, x2, out=x6)
-    numerator, denominator = _RATIO @ powers   # both cubics as one matrix product
+    cubics = np.array([_NUMERATOR, _DENOMINATOR], x.dtype)
+    numerator, denominator = cubics @ powers   # both in one matrix product: NumPy would take a dozen passes over x
     np.divide(numerator, denominator, out=y)
     y *= x
     y += x

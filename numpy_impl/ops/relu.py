@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import floats, not_negative
+from byhand.checks import floats, in_range
 from numpy_impl.ops._blocks import by_blocks
 
 
@@ -34,12 +34,13 @@ def relu(x: NDArray) -> tuple[NDArray, Callable]:
     array([0., 0., 1.])
     """
     floats("relu", x=x)
-    kept = np.asarray(x > 0)
+    y = by_blocks(lambda x, y: np.maximum(x, 0, out=y), x)
 
     def backward(dy):
-        return np.asarray(dy * kept)
+        # A product instead of a selection, and of floats instead of mixed dtypes: both are much faster in NumPy.
+        return by_blocks(lambda dy, y, dx: np.multiply(dy, (y > 0).astype(dy.dtype), out=dx), dy, y)
 
-    return np.asarray(np.maximum(x, 0)), backward
+    return y, backward
 
 
 def relu_squared(x: NDArray) -> tuple[NDArray, Callable]:
@@ -67,14 +68,16 @@ def relu_squared(x: NDArray) -> tuple[NDArray, Callable]:
     array([0., 0., 6.])
     """
     floats("relu_squared", x=x)
-    positive = np.maximum(x, 0)
+    positive = by_blocks(lambda x, y: np.maximum(x, 0, out=y), x)
 
     def backward(dy):
-        dx = dy * positive
-        dx *= 2
-        return np.asarray(dx)
+        def fill(dy, positive, dx):
+            np.multiply(dy, positive, out=dx)
+            dx *= 2
 
-    return np.asarray(positive * positive), backward
+        return by_blocks(fill, dy, positive)
+
+    return by_blocks(np.square, positive), backward
 
 
 def leaky_relu(x: NDArray, *, negative_slope: float = 0.01) -> tuple[NDArray, Callable]:
@@ -83,7 +86,7 @@ def leaky_relu(x: NDArray, *, negative_slope: float = 0.01) -> tuple[NDArray, Ca
     Parameters
     ----------
     x : any shape, float32 or float64
-    negative_slope : float ≥ 0
+    negative_slope : float in [0, 1]
 
     Returns
     -------
@@ -92,7 +95,7 @@ def leaky_relu(x: NDArray, *, negative_slope: float = 0.01) -> tuple[NDArray, Ca
 
     Raises
     ------
-    ValueError   if x is not float32 or float64, or negative_slope < 0 or not finite
+    ValueError   if x is not float32 or float64, or negative_slope is outside [0, 1]
 
     Examples
     --------
@@ -103,22 +106,17 @@ def leaky_relu(x: NDArray, *, negative_slope: float = 0.01) -> tuple[NDArray, Ca
     array([0.1, 0.1, 1. ])
     """
     floats("leaky_relu", x=x)
-    not_negative("leaky_relu", negative_slope=negative_slope)
-    kept = np.asarray(x > 0)
+    in_range("leaky_relu", 0, 1, negative_slope=negative_slope)
 
-    def forward(x, y):
-        np.minimum(x, 0, out=y)
-        y *= negative_slope
-        y += np.maximum(x, 0)
+    def scaled(x, sign, y):
+        # y = s · x with s = 1 where sign > 0, else negative_slope, as a product: NumPy multiplies much faster than it selects.
+        s = (sign > 0).astype(x.dtype)
+        np.maximum(s, negative_slope, out=s)
+        np.multiply(s, x, out=y)
+
+    y = by_blocks(scaled, x, x)
 
     def backward(dy):
-        def fill(dy, kept, dx):
-            # A selection as arithmetic, which NumPy does faster than np.where: the slope times what is not kept, and the rest.
-            passed = dy * kept
-            np.subtract(dy, passed, out=dx)
-            dx *= negative_slope
-            dx += passed
+        return by_blocks(scaled, dy, y)         # the same s: y has the sign of x, or is 0
 
-        return by_blocks(fill, dy, kept)
-
-    return by_blocks(forward, x), backward
+    return y, backward

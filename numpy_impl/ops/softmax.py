@@ -42,8 +42,9 @@ def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperat
     shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
     y = np.empty_like(rows)
     for part, some, kept in _parts(rows, keep):
-        _, e, total = _shifted(some, kept, temperature)
-        np.divide(e, total, out=y[part])
+        e = np.exp(_shifted(some, kept, temperature))
+        e /= e.sum(1, keepdims=True)
+        y[part] = e if kept is None else np.where(kept, e, 0)
 
     def backward(dy):
         # ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ), so dzⱼ = Σᵢ dyᵢ ∂yᵢ/∂zⱼ = yⱼ (dyⱼ − Σᵢ yᵢ dyᵢ). Where the mask drops, y = 0 makes it 0.
@@ -90,8 +91,8 @@ def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temp
     shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
     y = np.empty_like(rows)
     for part, some, kept in _parts(rows, keep):
-        z, _, total = _shifted(some, kept, temperature)
-        z -= np.log(total)
+        z = _shifted(some, kept, temperature)
+        z -= np.log(np.exp(z).sum(1, keepdims=True))
         y[part] = z if kept is None else np.where(kept, z, -np.inf)
 
     def backward(dy):
@@ -101,7 +102,7 @@ def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temp
         for part, some, kept in _parts(dy, keep):
             some = some if kept is None else np.where(kept, some, 0)
             np.exp(y[part], out=dx[part])
-            dx[part] *= -some.sum(-1, keepdims=True)
+            dx[part] *= -some.sum(1, keepdims=True)
             dx[part] += some
             dx[part] /= temperature
         return _unrows(dx, shape, axis)
@@ -139,13 +140,11 @@ def logsumexp(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, keepdi
     """
     axis = _checked("logsumexp", x, axis, mask)
     shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
-    y = np.empty((len(rows), 1), x.dtype)
+    y, largest = np.empty((len(rows), 1), x.dtype), np.finfo(x.dtype).max
     for part, some, kept in _parts(rows, keep):
         z = some if kept is None else np.where(kept, some, -np.inf)
-        top = z.max(-1, keepdims=True, initial=-np.inf)
-        top = np.where(np.isfinite(top), top, 0)                                     # ∞ − ∞ would be NaN
-        z = z - top
-        y[part] = top + np.log(np.exp(z, out=z).sum(-1, keepdims=True))
+        top = np.clip(z.max(1, keepdims=True, initial=-np.inf), -largest, largest)   # finite: ∞ − ∞ would be NaN
+        y[part] = top + np.log(np.exp(z - top).sum(1, keepdims=True))
 
     def backward(dy):
         # ∂y/∂xⱼ = exp(xⱼ) / Σ exp = exp(xⱼ − y): the softmax.
@@ -172,18 +171,16 @@ def _checked(name: str, x: NDArray, axis: int, mask: NDArray | None) -> int:
     return axis
 
 
-def _shifted(x: NDArray, kept: NDArray | None, temperature: float) -> tuple[NDArray, NDArray, NDArray]:
-    """z − m, exp(z − m) and Σ exp(z − m) of every row, m its maximum: no exponential exceeds 1, and one is 1.
+def _shifted(x: NDArray, kept: NDArray | None, temperature: float) -> NDArray:
+    """z less its row's maximum, which softmax does not see, and so that no exponential exceeds 1.
 
-    A row of which nothing is kept has no finite maximum and no sum; 0 and 1 in their place make its softmax 0.
+    The maximum of a row of nothing but −∞ is taken to be finite: −∞ − −∞ would be NaN.
     """
-    z, nothing = x / temperature, False
+    z = x / temperature
     if kept is not None:
         z = np.where(kept, z, -np.inf)
-        nothing = ~kept.any(-1, keepdims=True)
-    z -= np.where(nothing, 0, z.max(-1, keepdims=True, initial=-np.inf))
-    e = np.exp(z)
-    return z, e, e.sum(-1, keepdims=True) + nothing
+    z -= z.max(1, keepdims=True, initial=-np.finfo(x.dtype).max)
+    return z
 
 
 def _parts(rows: NDArray, keep: NDArray | None) -> Iterator[tuple[slice, NDArray, NDArray | None]]:
@@ -195,7 +192,7 @@ def _parts(rows: NDArray, keep: NDArray | None) -> Iterator[tuple[slice, NDArray
 
 def _rows(x: NDArray, axis: int) -> NDArray:
     """x as a matrix whose rows run along the axis."""
-    x = np.moveaxis(x, axis, -1)
+    x = np.ascontiguousarray(np.moveaxis(x, axis, -1))
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 

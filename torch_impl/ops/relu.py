@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from byhand.checks import floats, not_negative
+from byhand.checks import floats, in_range
 
 
 def relu(x: Tensor) -> Tensor:
@@ -21,5 +21,5 @@ def relu_squared(x: Tensor) -> Tensor:
 def leaky_relu(x: Tensor, *, negative_slope: float = 0.01) -> Tensor:
     """y = x where x > 0, else negative_slope · x.  (Maas, Hannun & Ng 2013)  Any shape."""
     floats("leaky_relu", x=x)
-    not_negative("leaky_relu", negative_slope=negative_slope)
+    in_range("leaky_relu", 0, 1, negative_slope=negative_slope)
     return F.leaky_relu(x, negative_slope)

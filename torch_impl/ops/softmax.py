@@ -15,8 +15,8 @@ def softmax(x: Tensor, *, axis: int = -1, mask: Tensor | None = None, temperatur
     positive("softmax", temperature=temperature)
     if mask is None:
         return torch.softmax(x / temperature, axis)
-    z, nothing = _masked(x / temperature, mask, axis)
-    return torch.softmax(z, axis).masked_fill(nothing, 0)
+    z, _ = _masked(x / temperature, mask, axis)
+    return torch.softmax(z, axis).masked_fill(~mask, 0)
 
 
 def log_softmax(x: Tensor, *, axis: int = -1, mask: Tensor | None = None, temperature: float = 1.0) -> Tensor:

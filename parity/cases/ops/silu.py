@@ -8,7 +8,9 @@ def silu(draw):
     return dict(x=draw(array(*draw(dims(min_rank=0)), scale=draw(one_of(1.0, 4.0)))))
 
 
-@case("ops.mish", refuses=[dict(x=3.0)])
+@case("ops.mish", refuses=[dict(x=3.0)], equivalent={
+    "np.minimum(x, 20) -> np.minimum(x, 21)": "from 20 on the gate is 1 in float64, and up to 44 nothing overflows",
+})
 def mish(draw):
     return dict(x=draw(array(*draw(dims(min_rank=0)), scale=draw(one_of(1.0, 4.0)))))
 
