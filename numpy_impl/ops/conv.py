@@ -98,7 +98,17 @@ def conv2d(
     return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
-def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
+def _convolve(
+    who: str,
+    axes: int,
+    x: NDArray,
+    weight: NDArray,
+    bias: NDArray | None,
+    stride: int | tuple[int, ...],
+    padding: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
+    groups: int,
+) -> tuple[NDArray, Callable]:
     """Over any number of axes; the comments say what the shapes are for two."""
     floats(who, x=x, weight=weight, bias=bias)
     exact_rank(who, 2 + axes, x=x, weight=weight)
@@ -115,7 +125,8 @@ def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
 
     n, o = x.shape[0], weight.shape[0]
     out = tuple(r // s + 1 for r, s in zip(room, stride, strict=True))                   # (H', W')
-    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding))) if any(padding) else x
+    inside = tuple(slice(p, p + length) for p, length in zip(padding, x.shape[2:], strict=True))
     windows = _windows(padded, kernel, stride, dilation)                                 # (N, C, kh, kw, H', W')
     matrix = weight.reshape(groups, o // groups, -1)                                     # (G, O/G, K), K = C/G · kh · kw
     k, positions = matrix.shape[-1], math.prod(out)                                      # P = H' · W'
@@ -132,19 +143,18 @@ def _convolve(who, axes, x, weight, bias, stride, padding, dilation, groups):
         y += bias.reshape(o, *(1 for _ in out))
 
     def backward(dy):
-        # y = matrix @ columns, so dmatrix = dy @ columnsᵀ and dcolumns = matrixᵀ @ dy. A pixel stands in up to kh · kw columns and gets the
-        # sum of their gradients. Taken kernel entry by kernel entry, no two windows share a pixel, and the sum is one addition each.
+        # y = matrix @ columns, so dmatrix = dy @ columnsᵀ and dcolumns = matrixᵀ @ dy. Then every window gives its gradient back to the
+        # pixels it was copied from. Windows overlap, but their entries (i, j) are all different pixels: one addition for each (i, j).
         dbias = None if bias is None else dy.sum((0, *range(2, dy.ndim)))
         dy = dy.reshape(n, groups, o // groups, positions)
         dmatrix, dpadded = np.zeros_like(matrix), np.zeros_like(padded)
         dwindows = _windows(dpadded, kernel, stride, dilation)                           # a view: what is added to it lands in dpadded
         for some in blocks:
             columns = windows[some].reshape(-1, groups, k, positions)                    # made again: cheaper than keeping them
-            dmatrix += (columns @ dy[some].mT).sum(0).mT                                 # (dy @ columnsᵀ), the way round that BLAS prefers
+            dmatrix += (columns @ dy[some].mT).sum(0).mT                                 # dy @ columnsᵀ, the way round that BLAS likes
             dcolumns = (matrix.mT @ dy[some]).reshape(windows[some].shape)
             for entry in np.ndindex(*kernel):
                 dwindows[some, :, *entry] += dcolumns[:, :, *entry]
-        inside = tuple(slice(p, p + length) for p, length in zip(padding, x.shape[2:], strict=True))
         return dpadded[:, :, *inside], dmatrix.reshape(weight.shape), dbias
 
     return y, backward

@@ -40,7 +40,17 @@ def conv2d(
     return F.conv2d(x, weight, bias, *_options("conv2d", 2, x, weight, bias, stride, padding, dilation, groups), groups)
 
 
-def _options(who, axes, x, weight, bias, stride, padding, dilation, groups):
+def _options(
+    who: str,
+    axes: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | tuple[int, ...],
+    padding: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
+    groups: int,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Check everything; (stride, padding, dilation) with one number for each axis."""
     floats(who, x=x, weight=weight, bias=bias)
     exact_rank(who, 2 + axes, x=x, weight=weight)

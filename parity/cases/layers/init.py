@@ -51,7 +51,7 @@ def _scaled(draw):
     return dict(shape=draw(dims(min_rank=2, max_rank=4)), gain=draw(left_out(number(0.1, 3))))
 
 
-KAIMING_REFUSES = [
+KAIMING_REFUSES: list[dict] = [
     dict(shape=(3,)),
     dict(shape=12),
     dict(shape=(3, -1)),
@@ -60,7 +60,7 @@ KAIMING_REFUSES = [
     dict(shape=(3, 2), mode="fan_inn"),
     dict(shape=(3, 2), nonlinearity="gelu"),
 ]
-SCALED_REFUSES = [dict(shape=(3,)), dict(shape=12), dict(shape=(3, -1)), dict(shape=(3, 2.0)), dict(shape=(3, 2), gain=-1.0)]
+SCALED_REFUSES: list[dict] = [dict(shape=(3,)), dict(shape=12), dict(shape=(3, -1)), dict(shape=(3, 2.0)), dict(shape=(3, 2), gain=-1.0)]
 
 
 @case("layers.kaiming_uniform", kind="initialiser", refuses=KAIMING_REFUSES,

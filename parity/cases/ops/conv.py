@@ -9,7 +9,7 @@ def drawn(draw, axes):
     """A convolution over `axes` axes, whose input is just large enough for its kernel or somewhat larger."""
     kernel = [draw(integer(1, 3)) for _ in range(axes)]
     stride, dilation, padding = ([draw(integer(low, high)) for _ in range(axes)] for low, high in ((1, 3), (1, 2), (0, 2)))
-    given = {}
+    given: dict = {}
     for name, values, default in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         form = draw(one_of("each axis", "one for all", "default"))
         if form != "each axis":
