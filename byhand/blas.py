@@ -1,4 +1,4 @@
-"""Which kernels NumPy's OpenBLAS runs on. The command line calls this before NumPy is imported; the library never does.
+"""Which kernels NumPy's OpenBLAS runs on, and how many threads. The command line calls this before NumPy is imported, the library never.
 
 OpenBLAS chooses its kernels when it is loaded, by the CPU's maker as much as by its abilities, and on some CPUs that have AVX-512 it
 falls back to kernels of half the speed. One environment variable names the kernels instead.
@@ -32,6 +32,11 @@ def numpy_uses_openblas() -> bool:
         return "openblas" in (Path(spec.origin).parent / "__config__.py").read_text(errors="replace").lower()
     except OSError:
         return False
+
+
+def threads(count: int, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Give NumPy and PyTorch this many threads; like the kernels, they are chosen when the libraries are loaded."""
+    environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
 
 
 def tune(environ: MutableMapping[str, str] = os.environ, *, flags: Iterable[str] | None = None, loaded: bool | None = None) -> str | None:

@@ -38,8 +38,12 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
     config
         A .json or .yaml file with any of these options; the command line overrules it.
     """
-    note = blas.tune()  # before anything imports NumPy
     resolved = resolve(config, **options)
+    if resolved.threads:
+        blas.threads(resolved.threads)
+    elif resolved.model.parameters < 5_000_000 and "OMP_NUM_THREADS" not in os.environ:
+        blas.threads(1)  # sharing such small products gains little, and loses all of it where the other cores are busy
+    note = blas.tune()  # threads and kernels are chosen before anything imports NumPy
     if note:
         _log(note)
     from byhand.commands.train import train

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from byhand.checks import choice, demand, in_range, not_negative, positive, size
+from byhand.configs import GPT2_PRESETS, GPT2Config
 
 
 def _option(default: Any, help: str) -> Any:
@@ -27,11 +28,11 @@ class TrainingConfig:
     preset: str = _option("gpt2-1m", "The model's sizes.")
     text: str | None = _option(None, "A file or a directory to train on; by default the standard library's own source.")
     steps: int = _option(100, "Updates of the weights.")
-    batch: int = _option(8, "Windows of text an update.")
-    length: int = _option(128, "Tokens (bytes) a window.")
+    batch: int = _option(16, "Windows of text an update.")
+    length: int = _option(64, "Tokens (bytes) a window.")
     accumulate: int = _option(1, "Micro-batches an update: less memory, the same gradient.")
     recompute: bool = _option(False, "Keep only each block's input and run it again in the backward: less memory, the same bits.")
-    lr: float = _option(3e-3, "The highest learning rate.")
+    lr: float = _option(1e-3, "The highest learning rate.")
     warmup: int = _option(10, "Steps in which the learning rate rises, at most all of them.")
     final_lr: float = _option(0.1, "The learning rate at the end of the cosine, as a share of the highest.")
     weight_decay: float = _option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
@@ -40,11 +41,12 @@ class TrainingConfig:
     seed: int = _option(0, "Of the initial weights, the batches and the dropout masks.")
     dtype: Literal["float32", "float64"] = _option("float32", "The precision of everything.")
     device: Literal["cpu", "cuda"] = _option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
+    threads: int | None = _option(None, "CPU threads; by default 1 for models below 5 million parameters.")
     validate_every: int = _option(25, "Steps between two looks at the text kept apart.")
     validation_batches: int = _option(4, "Batches in one such look.")
     every: int = _option(10, "Steps between two printed lines.")
-    prompt: str = _option("def ", "What the sample at the end continues.")
-    sample: int = _option(96, "Bytes of that sample; 0 for none.")
+    prompt: str = _option("self", "What the sample at the end continues.")
+    sample: int = _option(64, "Bytes of that sample; 0 for none.")
     name: str = _option("train", "The run directory is runs/NAME-TIMESTAMP.")
     out: str | None = _option(None, "The run directory, in place of that.")
 
@@ -62,10 +64,15 @@ class TrainingConfig:
         choice(who, ("numpy", "torch", "both"), backend=self.backend)
         choice(who, ("float32", "float64"), dtype=self.dtype)
         choice(who, ("cpu", "cuda"), device=self.device)
+        choice(who, GPT2_PRESETS, preset=self.preset)
         demand(who, self.backend != "numpy" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
         size(who, steps=self.steps, batch=self.batch, length=self.length, accumulate=self.accumulate)
         size(who, validate_every=self.validate_every, validation_batches=self.validation_batches, every=self.every)
+        if self.threads is not None:
+            size(who, threads=self.threads)
         size(who, at_least=0, warmup=self.warmup, sample=self.sample, seed=self.seed)
+        longest = GPT2_PRESETS[self.preset].max_length
+        demand(who, self.length <= longest, f"length <= {longest}, the longest sequence of {self.preset}", length=self.length)
         demand(who, self.seed < 1 << 64, "seed < 2^64", seed=self.seed)
         demand(who, self.accumulate <= self.batch, f"accumulate <= batch ({self.batch})", accumulate=self.accumulate)
         positive(who, lr=self.lr, max_norm=self.max_norm)
@@ -73,6 +80,11 @@ class TrainingConfig:
         in_range(who, 0, 1, dropout=self.dropout, final_lr=self.final_lr)
         demand(who, bool(self.prompt) or not self.sample, "a prompt of at least one byte", prompt=self.prompt)
         demand(who, bool(self.name) and not set(self.name) & set("/\\"), "a name without slashes", name=self.name)
+
+    @property
+    def model(self) -> GPT2Config:
+        """The preset's sizes with this run's dropout."""
+        return dataclasses.replace(GPT2_PRESETS[self.preset], dropout=self.dropout)
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for the run directory; `resolve` reads them back."""

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.configs import GPT2Config
 from byhand.corpus import Batch
 from byhand.noise import Noise
 from byhand.training_config import TrainingConfig
@@ -34,12 +33,12 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def __init__(self, config: TrainingConfig, sizes: GPT2Config):
+    def __init__(self, config: TrainingConfig):
         from numpy_impl.models.gpt2 import GPT2
         from numpy_impl.optim.adamw import AdamW
 
         self.config = config
-        self.model = GPT2(sizes, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
+        self.model = GPT2(config.model, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
         self.optimizer = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
@@ -61,7 +60,7 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, config: TrainingConfig, sizes: GPT2Config, state: dict[str, NDArray]):
+    def __init__(self, config: TrainingConfig, state: dict[str, NDArray]):
         try:
             import torch
         except ImportError as error:
@@ -75,7 +74,7 @@ class TorchBackend:
             # float32 means float32: no TF32 products, which round to ten bits
             torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.config = config
-        self.model = GPT2(sizes, dtype=getattr(torch, config.dtype)).to(config.device)
+        self.model = GPT2(config.model, dtype=getattr(torch, config.dtype)).to(config.device)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         parameters = dict(self.model.named_parameters())
         self.optimizer = AdamW(parameters, **_adamw(config, parameters))

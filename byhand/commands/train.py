@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from byhand import blas, corpus
-from byhand.checks import NonFiniteError, choice, demand
+from byhand.checks import NonFiniteError
 from byhand.commands.backends import Backend, NumpyBackend, TorchBackend
 from byhand.commands.display import Display
 from byhand.commands.history import PROMISED_FLOAT64, History
-from byhand.configs import GPT2_PRESETS, GPT2Config
 from byhand.continuation import compare, continue_greedily
 from byhand.curves import draw_losses
 from byhand.run_directory import RunDirectory
@@ -29,7 +28,6 @@ def train(config: TrainingConfig) -> bool:
     ValueError       if the configuration, the text or the installation will not do
     NonFiniteError   if a loss or a gradient is not finite; the weights before that step are saved
     """
-    sizes = _sizes(config)
     text = corpus.load(config.text)
     training, kept_apart = corpus.split(text.tokens)
     validation = corpus.spread(kept_apart, batch=config.batch, length=config.length, count=config.validation_batches)
@@ -39,14 +37,14 @@ def train(config: TrainingConfig) -> bool:
         return list(zip(np.array_split(ids, config.accumulate), np.array_split(targets, config.accumulate), strict=True))
 
     batches(0)  # a text too short for a window is refused before anything is built
-    backends = _backends(config, sizes)
+    backends = _backends(config)
     names = [backend.name for backend in backends]
     history = History(names)
     with RunDirectory(config.name, out=config.out) as run, Display(config.steps, config.every, names) as display:
         run.describe("config", config.as_dict())
-        run.describe("about", _about(text, sizes))
+        run.describe("about", _about(text, config))
         display.say(
-            f"{config.preset}, {sizes.parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
+            f"{config.preset}, {config.model.parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
             f"{text.name} ({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
         )
         display.header()
@@ -68,27 +66,18 @@ def train(config: TrainingConfig) -> bool:
             kept, verdict = history.verdict(config.dtype)
             display.say(verdict)
         if config.sample:
-            _sample(display, config, sizes, backends)
+            _sample(display, config, backends)
         _draw(display, run, config, history)
         display.say(f"\n{run.path}: {', '.join(sorted(file.name for file in run.path.iterdir()))}")
     return kept
 
 
-def _sizes(config: TrainingConfig) -> GPT2Config:
-    """The preset's sizes with the run's dropout."""
-    choice("train", GPT2_PRESETS, preset=config.preset)
-    sizes = dataclasses.replace(GPT2_PRESETS[config.preset], dropout=config.dropout)
-    longest = f"length <= {sizes.max_length}, the longest sequence of {config.preset}"
-    demand("train", config.length <= sizes.max_length, longest, length=config.length)
-    return sizes
-
-
-def _backends(config: TrainingConfig, sizes: GPT2Config) -> list[Backend]:
+def _backends(config: TrainingConfig) -> list[Backend]:
     """The implementations to train; PyTorch's starts from the weights that NumPy's drew, so that a seed is one run in either."""
-    by_hand = NumpyBackend(config, sizes)
+    by_hand = NumpyBackend(config)
     if config.backend == "numpy":
         return [by_hand]
-    twin = TorchBackend(config, sizes, by_hand.state())
+    twin = TorchBackend(config, by_hand.state())
     return [by_hand, twin] if config.backend == "both" else [twin]
 
 
@@ -103,10 +92,10 @@ def _keep(run: RunDirectory, backend: Backend, progress: Any) -> None:
             run.save(f"{backend.name}-best", backend.state(), **about)
 
 
-def _sample(display: Display, config: TrainingConfig, sizes: GPT2Config, backends: Sequence[Backend]) -> None:
+def _sample(display: Display, config: TrainingConfig, backends: Sequence[Backend]) -> None:
     written = []
     for backend in backends:
-        written.append(continue_greedily(backend.logits, config.prompt.encode(), count=config.sample, context=sizes.max_length))
+        written.append(continue_greedily(backend.logits, config.prompt.encode(), count=config.sample, context=config.length))
     for backend, continuation in zip(backends, written, strict=True):
         display.say(f"\n{backend.name} continues {config.prompt!r}:")
         display.say("  | " + continuation.text.replace("\n", "\n  | "), style="cyan")
@@ -123,11 +112,11 @@ def _draw(display: Display, run: RunDirectory, config: TrainingConfig, history: 
         display.say(f"\nNo figure was drawn: {missing}")
 
 
-def _about(text: corpus.Corpus, sizes: GPT2Config) -> dict[str, Any]:
+def _about(text: corpus.Corpus, config: TrainingConfig) -> dict[str, Any]:
     """What a run met that its configuration does not say."""
     return {
         "text": {"name": text.name, "bytes": len(text.tokens), "files": text.files, "sha256": text.digest},
-        "model": dataclasses.asdict(sizes) | {"parameters": sizes.parameters},
+        "model": dataclasses.asdict(config.model) | {"parameters": config.model.parameters},
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": getattr(sys.modules.get("torch"), "__version__", None),

@@ -19,17 +19,20 @@ def weights_of(side, made):
     return {name: side.numpy(value).copy() for name, value in made.state_dict().items()}
 
 
-class _Poisoned:
-    """A model whose gradient of one parameter is multiplied by `factor`."""
+def _poisoned(side, made, name, factor):
+    """The model, with its gradient of the parameter `name` multiplied by `factor`."""
+    if side.name == "numpy":
+        return _Poisoned(made, name, factor)
+    dict(made.named_parameters())[name].register_hook(lambda grad: grad * factor)
+    return made
 
-    def __init__(self, side, made, name, factor):
+
+class _Poisoned:
+
+    def __init__(self, made, name, factor):
         self.made = made
-        if side.name == "torch":
-            dict(made.named_parameters())[name].register_hook(lambda grad: grad * factor)
-            self.loss, self.named_parameters = made.loss, made.named_parameters
-        else:
-            self.parameters = made.parameters
-            self.factor, (*self.path, self.last) = factor, name.split(".")
+        self.parameters = made.parameters
+        self.factor, (*self.path, self.last) = factor, name.split(".")
 
     def loss(self, ids, targets, **options):
         loss, backward = self.made.loss(ids, targets, **options)
@@ -47,7 +50,7 @@ class _Poisoned:
 def play_step(side, *, weights, dropout, kind, batches, poison=None, **options):
     made = model(side, weights, dropout)
     optimizer_ = optimizer(side, made, kind)
-    trained = _Poisoned(side, made, *poison) if poison else made
+    trained = _poisoned(side, made, *poison) if poison else made
     shown = {}
     for name in ("first", "second"):
         begin = time.perf_counter()
