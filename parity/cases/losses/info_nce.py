@@ -14,5 +14,5 @@ from parity.cases import array, case, flag, left_out, number, size
     ],
 )
 def info_nce(draw):
-    n, d = draw(size(1, 6)), draw(size(0, 6))
-    return dict(query=array(n, d), key=array(n, d), temperature=draw(left_out(number(0.05, 2.0))), symmetric=draw(left_out(flag())))
+    rows = array(draw(size(1, 6)), draw(size(0, 6)), scale=0.3)
+    return dict(query=rows, key=rows, temperature=draw(left_out(number(0.05, 2.0))), symmetric=draw(left_out(flag())))

@@ -14,7 +14,7 @@ from parity.cases import array, case, dims, flag, left_out, maybe, one_of
     ],
 )
 def rms_norm(draw):
-    *batch, d = draw(dims(min_rank=1, max_rank=4, min_last=1))
-    batch = draw(one_of(batch, batch, batch, [130]))
+    shape = draw(dims(min_rank=1, max_rank=4, min_last=1))
+    *batch, d = draw(one_of(shape, shape, shape, (70, 500)))
     return dict(x=draw(array(*batch, d)), weight=draw(one_of(array(d), left_out(maybe(array(d))))),
                 eps=draw(left_out(one_of(1e-6, 1e-5, 0.1))), unit_offset=draw(left_out(flag())))
