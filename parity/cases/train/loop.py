@@ -29,11 +29,12 @@ _BAD = dict(weights=WEIGHTS, dropout=0.0, kind="sgd", batches=[[]])
 
 @case("train.fit", play=play_fit, refuses=[_BAD | dict(steps=0), _BAD | dict(steps=2, validate_every=0), _BAD | dict(steps=1)])
 def fit(draw):
-    steps = draw(integer(1, 4))
+    steps, still = draw(integer(2, 4)), [0.0] * 4        # weights that stay where they are have equal validation losses
+    moving = [draw(number(0.0, 0.2)) for _ in range(4)]
     return dict(
         weights=draw(WEIGHTS), dropout=draw(one_of(0.0, 0.3)), kind=draw(one_of("sgd", "adamw")), steps=steps,
-        batches=[micro_batches(draw, 2) for _ in range(draw(integer(1, 3)))], lrs=draw(maybe([draw(number(0.0, 0.2)) for _ in range(4)])),
-        validation=draw(maybe(micro_batches(draw, 2))), validate_every=draw(left_out(integer(1, 3))),
+        batches=[micro_batches(draw, 2) for _ in range(draw(integer(1, 3)))], lrs=draw(one_of(None, still, moving)),
+        validation=draw(one_of(micro_batches(draw, 2), micro_batches(draw, 2), None)), validate_every=draw(left_out(integer(1, 3))),
         max_norm=draw(left_out(maybe(one_of(0.1, 100.0)))), noise=draw(left_out(maybe(noise()))),
         run=draw(left_out(one_of("keep", "recompute"))),
     )

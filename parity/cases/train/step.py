@@ -69,7 +69,8 @@ _BIAS = "norm.bias"
     _BAD | dict(weights=array(2, low=1e300, high=1e300)),       # the loss
     _BAD | dict(poison=(_BIAS, float("nan"))), _BAD | dict(poison=(_BIAS, float("-inf"))),
     _BAD | dict(poison=(_BIAS, 1e200)),                         # every entry is finite, their norm is not
-    dict(weights=WEIGHTS, dropout=0.0, kind="sgd", batches=[], lr=0.1),
+    {name: value for name, value in _BAD.items() if name != "step"} | dict(poison=(_BIAS, float("nan"))),
+    _BAD | dict(batches=[]),
 ])
 def train_step(draw):
     return dict(
