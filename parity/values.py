@@ -223,7 +223,8 @@ class _Ids(Filled):
     at_least: int = 0
 
     def make(self, rng: np.random.Generator, hostility: str | None) -> NDArray:
-        return rng.integers(self.at_least, max(self.below, self.at_least + (math.prod(self.shape) == 0)), self.shape, dtype=np.int64)
+        below = self.below if math.prod(self.shape) else self.at_least + 1  # nothing is drawn, but integers() wants a range
+        return np.asarray(rng.integers(self.at_least, below, self.shape, dtype=np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +232,7 @@ class _Mask(Filled):
     p: float = 0.7
 
     def make(self, rng: np.random.Generator, hostility: str | None) -> NDArray:
-        kept = rng.random(self.shape) < self.p
+        kept = np.asarray(rng.random(self.shape) < self.p)
         if kept.ndim and kept.size and rng.random() < 0.4:  # a row in which nothing is kept
             kept.reshape(-1, kept.shape[-1])[rng.integers(kept.size // kept.shape[-1])] = False
         return kept
