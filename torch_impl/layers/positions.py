@@ -38,4 +38,4 @@ class SinusoidalPositions(nn.Module):
         floats("SinusoidalPositions", x=x)
         at_least_rank("SinusoidalPositions", 2, x=x)
         same_shape("SinusoidalPositions", (*x.shape[:-1], self.d_model), x=x)
-        return x + sinusoidal(x.shape[-2], self.d_model, offset=offset, dtype=x.dtype)
+        return x + sinusoidal(x.shape[-2], self.d_model, offset=offset, dtype=x.dtype, device=x.device)
