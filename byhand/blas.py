@@ -35,8 +35,9 @@ def numpy_uses_openblas() -> bool:
 
 
 def threads(count: int, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Give NumPy and PyTorch this many threads; like the kernels, they are chosen when the libraries are loaded."""
-    environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
+    """Give NumPy and PyTorch this many threads, unless NumPy is loaded already: like the kernels, they are chosen then."""
+    if "numpy" not in sys.modules:
+        environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
 
 
 def tune(environ: MutableMapping[str, str] = os.environ, *, flags: Iterable[str] | None = None, loaded: bool | None = None) -> str | None:

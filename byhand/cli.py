@@ -82,13 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log(f"{error}\nTry 'byhand --help' or 'byhand train --help'.")
         return WRONG_USAGE
     except NonFiniteError as error:
-        _log(f"{error}")
+        _log(" ".join([f"{error}.", *_notes(error)]))
         return FAILED
     except ValueError as error:
         _log(f"{error}")
         return WRONG_USAGE
-    except KeyboardInterrupt:
-        _log("interrupted")
+    except KeyboardInterrupt as error:
+        _log(" ".join(["interrupted.", *_notes(error)]))
         return INTERRUPTED
     except BrokenPipeError:  # `byhand train | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log(f"{error}")
         return FAILED
     return result if isinstance(result, int) else OK
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def _log(text: str) -> None:

@@ -57,6 +57,10 @@ def train(config: TrainingConfig) -> bool:
         except NonFiniteError as stopped:
             for backend in backends:
                 run.save(f"{backend.name}-last", backend.state(), stopped=stopped)
+            stopped.add_note(f"The weights before it are in {run.path}.")
+            raise
+        except KeyboardInterrupt as interrupted:
+            interrupted.add_note(f"What was saved last is whole, in {run.path}.")
             raise
         display.say()
         for line in history.summary():

@@ -53,3 +53,11 @@ def test_looking_does_not_import_numpy():
 def test_the_library_never_touches_the_environment():
     code = "import os, sys; before = dict(os.environ); import numpy_impl.ops.layer_norm; sys.exit(before != dict(os.environ))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_are_chosen_before_numpy_is_loaded_or_not_at_all():
+    environ = {}
+    blas.threads(3, environ)
+    assert environ == {}
+    code = "import os; from byhand import blas; blas.threads(3); print(os.environ['OMP_NUM_THREADS'], os.environ['OPENBLAS_NUM_THREADS'])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "3 3\n"

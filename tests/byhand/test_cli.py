@@ -45,7 +45,7 @@ def test_a_run_with_both_prints_them_side_by_side_and_leaves_everything(tmp_path
     assert list(table) == [1, 2, 3, 4, 5] and all(len(row) == 3 for row in table.values())
     assert all(abs(row[0] - row[1]) <= 1e-4 and row[2] <= 1e-4 for row in table.values())
     assert "Traceback" not in printed.err and "step 5 of 5" in printed.err and "step 5 of 5" not in printed.out
-    samples = re.findall(r"(\w+) continues 'def ':\n((?:  \| .*\n)+)", printed.out)
+    samples = re.findall(r"(\w+) continues 'self':\n((?:  \| .*\n)+)", printed.out)
     assert [name for name, _ in samples] == ["numpy", "torch"]
     assert "They are equal" in printed.out or "They part" in printed.out
 
@@ -89,7 +89,7 @@ def test_in_float64_the_curves_agree_for_a_hundred_steps_and_the_loss_falls(tmp_
     assert one[-1] < 0.6 * one[0]
     printed = capsys.readouterr().out
     assert "They are equal because" in printed
-    samples = re.findall(r"continues 'def ':\n((?:  \| .*\n)+)", printed)
+    samples = re.findall(r"continues 'self':\n((?:  \| .*\n)+)", printed)
     assert samples[0] == samples[1]
 
 
@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_ends_with_1_and_the_weights_before_it(tmp_pat
     monkeypatch.setattr(GPT2, "loss", loss)
     out = tmp_path / "run"
     assert run("train", "--text", text, "--out", out, "--steps", 9, *SMALL) == 1
-    assert "before the update of step 2: the loss is not finite" in capsys.readouterr().err
+    assert f"before the update of step 2: the loss is not finite. The weights before it are in {out}." in capsys.readouterr().err
     assert len(metrics(out)) == 2
     assert all(np.isfinite(array).all() for array in load_weights(out / "numpy-last.safetensors").values())
 
@@ -216,6 +216,7 @@ def test_an_interrupted_or_killed_run_leaves_whole_weights(tmp_path, text, sent,
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in err
+    assert sent != signal.SIGINT or err.endswith(f"byhand: interrupted. What was saved last is whole, in {out}.\n")
     assert len(load_weights(out / "numpy-last.safetensors")) == len(load_weights(out / "numpy-best.safetensors")) > 5
     assert json.loads((out / "config.json").read_text())["steps"] == 1000000
     for line in (out / "metrics.jsonl").read_text().split("\n")[:-1]:   # only the last can be cut short

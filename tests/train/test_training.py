@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import tracemalloc
 import types
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from byhand.checks import NonFiniteError
+from byhand.configs import GPT2Config
 from byhand.noise import Noise
+from numpy_impl.models.gpt2 import GPT2 as NumpyGPT2
 from numpy_impl.optim.sgd import SGD
 from numpy_impl.train import accumulate as numpy_accumulate
 from numpy_impl.train import evaluate as numpy_evaluate
 from numpy_impl.train import loop as numpy_loop
 from numpy_impl.train import step as numpy_step
+from torch_impl.models.gpt2 import GPT2 as TorchGPT2
 from torch_impl.optim import sgd as torch_sgd
 from torch_impl.train import accumulate as torch_accumulate
 from torch_impl.train import evaluate as torch_evaluate
@@ -230,3 +234,47 @@ def test_fit_is_driven_by_its_caller(side):
     assert optimizer.steps == 1
 
 
+
+
+def gpt2(name, dropout):
+    """A GPT-2 of that side, both sides from the same weights."""
+    config = GPT2Config(vocabulary=256, max_length=24, d_model=16, n_layers=4, n_heads=2, dropout=dropout)
+    by_hand = NumpyGPT2(config, rng=np.random.default_rng(0))
+    if name is OfNumpy:
+        return by_hand
+    twin = TorchGPT2(config)
+    twin.load_state_dict({key: torch.from_numpy(array) for key, array in by_hand.state_dict().items()})
+    return twin
+
+
+def text(side, shape):
+    rng = np.random.default_rng(1)
+    return side.array(rng.integers(0, 256, shape).tolist()), side.array(rng.integers(0, 256, shape).tolist())
+
+
+def test_recompute_gives_the_same_bits_of_every_gradient(side):
+    kept, again = (side.accumulate(gpt2(side, 0.3), [text(side, (3, 24))], noise=Noise(4), run=run) for run in ("keep", "recompute"))
+    assert np.array_equal(np.asarray(kept.loss), np.asarray(again.loss))
+    for name, grad in kept.grads.items():
+        assert np.array_equal(np.asarray(grad), np.asarray(again.grads[name])), name
+    other = side.accumulate(gpt2(side, 0.3), [text(side, (3, 24))], noise=Noise(5))
+    assert float(other.loss) != float(kept.loss)          # the masks did act
+
+
+def test_accumulated_gradients_of_a_gpt_are_those_of_the_one_big_batch(side):
+    ids, targets = text(side, (6, 24))
+    many = side.accumulate(gpt2(side, 0.3), [(ids[:1], targets[:1]), (ids[1:], targets[1:])])
+    one = side.accumulate(gpt2(side, 0.3), [(ids, targets)])
+    for name, grad in one.grads.items():
+        np.testing.assert_allclose(many.grads[name], grad, atol=1e-6)
+
+
+def test_recompute_keeps_less():
+    peaks = {}
+    for run in ("keep", "recompute"):
+        model, batch = gpt2(OfNumpy, 0.3), [text(OfNumpy, (16, 24))]
+        tracemalloc.start()
+        numpy_accumulate.accumulate(model, batch, noise=Noise(4), run=run)
+        peaks[run] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks["recompute"] < 0.7 * peaks["keep"], peaks
