@@ -41,12 +41,20 @@ _FUNCTION_FORMS = _both_ways(("add", "subtract"), ("multiply", "divide"), ("logi
                              ("less", "less_equal"), ("greater", "greater_equal"), ("equal", "not_equal"))
 _FUNCTION_FORMS["true_divide"] = "multiply"
 _BUILTINS = ("max", "min", "any", "all")
+
 # Dropping an operand of np.add(a, b, out=c) puts the neutral element in its place, so that `out` is still written.
 _NEUTRAL = {"add": 0, "subtract": 0, "multiply": 1, "divide": 1, "true_divide": 1}
 _TRANSPOSES = ("transpose", "swapaxes", "moveaxis", "matrix_transpose", "permute_dims")
 _IN_PLACE_CALLS = ("copyto", "put", "putmask", "place", "put_along_axis", "fill", "at")
 _KNOWN_NUMBERS = ("pi", "e", "tau")  # of math and np: constants without digits
 _LONG = 160                          # characters; a longer expression (a table of coefficients) is named by its entry alone
+
+
+def _other_names(name: str) -> Iterator[tuple[str, str]]:
+    """(operator, what this function is exchanged for)."""
+    for operator, table in (("sum <-> mean", _REDUCTIONS), ("max <-> min", _EXTREMES), ("swap an operator", _FUNCTION_FORMS)):
+        if name in table:
+            yield operator, table[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,6 +380,9 @@ class _Finder:
             case ast.Attribute(value=ast.Name(id="math" | "np"), attr=attr) if attr in _KNOWN_NUMBERS:
                 for factor in (1.001, 1 + 1e-6):
                     self._constant("constant", node, where, ast.BinOp(node, ast.Mult(), ast.Constant(float(f"{factor:.15g}"))))
+            case ast.Attribute(value=ast.Name(id="np") as np, attr=attr) if not self._is_called(node):
+                for operator, other in _other_names(attr):  # handed on as a function: by_blocks(np.multiply, dy, slope)
+                    self._constant(operator, node, where, ast.Attribute(np, other, ast.Load()))
             case ast.BinOp():
                 self._binary(node, where)
             case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert()):
@@ -398,6 +409,11 @@ class _Finder:
                 self._returned(value, where)
             case ast.Lambda() if id(node) in self._pullbacks:
                 self._returned(node.body, where)
+
+    def _is_called(self, node: ast.AST) -> bool:
+        """Whether it is the function of a call, or the left of another dot."""
+        owner, field, _ = self._places[id(node)]
+        return field == "func" or isinstance(owner, ast.Attribute)
 
     def _number(self, node: ast.AST, number: bool | int | float, where: Where) -> None:
         if isinstance(number, bool):
@@ -478,9 +494,8 @@ class _Finder:
 
     def _renamed(self, call: ast.Call, name: str, where: Where, function: Callable[[str], ast.expr]) -> None:
         """sum <-> mean and their like: the same call by the other name."""
-        for operator, table in (("sum <-> mean", _REDUCTIONS), ("max <-> min", _EXTREMES), ("swap an operator", _FUNCTION_FORMS)):
-            if name in table:
-                self._add(operator, call, where, ast.Call(function(table[name]), call.args, call.keywords))
+        for operator, other in _other_names(name):
+            self._add(operator, call, where, ast.Call(function(other), call.args, call.keywords))
 
     # Exchanging what is returned
 

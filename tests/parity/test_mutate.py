@@ -41,6 +41,8 @@ def changes(body: str, operator: str | None = None, name: str = "f") -> list[str
         ("return x | y", "swap an operator", ["x | y -> x & y"]),
         ("return x @ y", None, []),
         ("return np.add(x, y)", "swap an operator", ["np.add(x, y) -> np.subtract(x, y)"]),
+        ("return each(np.multiply, x)", "swap an operator", ["each(np.multiply, x) -> each(np.divide, x)"]),
+        ("g = np.maximum", "max <-> min", ["g = np.maximum -> g = np.minimum"]),
         ("x += y", "swap an operator", ["x += y -> x -= y"]),
         ("x -= y", "swap an operator", ["x -= y -> x += y"]),
         ("x *= y", "swap an operator", ["x *= y -> x /= y"]),
