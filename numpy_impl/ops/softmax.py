@@ -35,28 +35,27 @@ def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperat
     >>> y.round(4)
     array([0.25, 0.75, 0.  ])
     >>> backward(np.array([1.0, 0.0, 0.0])).round(4)
-    array([ 0.1875, -0.1875, -0.    ])
+    array([ 0.1875, -0.1875,  0.    ])
     """
     axis = _checked("softmax", x, axis, mask)
     positive("softmax", temperature=temperature)
-    shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
-    y = np.empty_like(rows)
-    for part, some, kept in _parts(rows, keep):
+    shape, x3, keep = x.shape, _around(x, axis), _mask_around(mask, x.shape, axis)    # (before, D, after)
+    y = np.empty_like(x3)
+    for part, some, kept in _parts(x3, keep):
         e = np.exp(_shifted(some, kept, temperature))
         e /= e.sum(1, keepdims=True)
         y[part] = e if kept is None else np.where(kept, e, 0)
 
     def backward(dy):
-        # ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ), so dzⱼ = Σᵢ dyᵢ ∂yᵢ/∂zⱼ = yⱼ (dyⱼ − Σᵢ yᵢ dyᵢ). Where the mask drops, y = 0 makes it 0.
-        dy = _rows(dy, axis)
+        # ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ), so dzⱼ = Σᵢ dyᵢ ∂yᵢ/∂zⱼ = yⱼ dyⱼ − yⱼ Σᵢ yᵢ dyᵢ. Where the mask drops, y = 0 makes it 0.
         dx = np.empty_like(y)
-        for part in blocks(*y.shape):
-            np.subtract(dy[part], np.vecdot(y[part], dy[part])[:, None], out=dx[part])
-            dx[part] *= y[part]
+        for part, some, _ in _parts(_around(dy, axis)):
+            np.multiply(y[part], some, out=dx[part])
+            dx[part] -= y[part] * dx[part].sum(1, keepdims=True)
             dx[part] /= temperature
-        return _unrows(dx, shape, axis)
+        return dx.reshape(shape)
 
-    return _unrows(y, shape, axis), backward
+    return y.reshape(shape), backward
 
 
 def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperature: float = 1.0) -> tuple[NDArray, Callable]:
@@ -88,26 +87,25 @@ def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temp
     """
     axis = _checked("log_softmax", x, axis, mask)
     positive("log_softmax", temperature=temperature)
-    shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
-    y = np.empty_like(rows)
-    for part, some, kept in _parts(rows, keep):
+    shape, x3, keep = x.shape, _around(x, axis), _mask_around(mask, x.shape, axis)    # (before, D, after)
+    y = np.empty_like(x3)
+    for part, some, kept in _parts(x3, keep):
         z = _shifted(some, kept, temperature)
         z -= np.log(np.exp(z).sum(1, keepdims=True))
         y[part] = z if kept is None else np.where(kept, z, -np.inf)
 
     def backward(dy):
         # ∂yᵢ/∂zⱼ = δᵢⱼ − softmaxⱼ, so dzⱼ = dyⱼ − softmaxⱼ Σᵢ dyᵢ, and exp(y) is the softmax.
-        dy = _rows(dy, axis)
         dx = np.empty_like(y)
-        for part, some, kept in _parts(dy, keep):
+        for part, some, kept in _parts(_around(dy, axis), keep):
             some = some if kept is None else np.where(kept, some, 0)
             np.exp(y[part], out=dx[part])
             dx[part] *= -some.sum(1, keepdims=True)
             dx[part] += some
             dx[part] /= temperature
-        return _unrows(dx, shape, axis)
+        return dx.reshape(shape)
 
-    return _unrows(y, shape, axis), backward
+    return y.reshape(shape), backward
 
 
 def logsumexp(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, keepdims: bool = False) -> tuple[NDArray, Callable]:
@@ -139,9 +137,9 @@ def logsumexp(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, keepdi
            [1. , 0. ]])
     """
     axis = _checked("logsumexp", x, axis, mask)
-    shape, rows, keep = x.shape, _rows(x, axis), _mask_rows(mask, x.shape, axis)      # (N, D)
-    y, largest = np.empty((len(rows), 1), x.dtype), np.finfo(x.dtype).max
-    for part, some, kept in _parts(rows, keep):
+    shape, x3, keep = x.shape, _around(x, axis), _mask_around(mask, x.shape, axis)    # (before, D, after)
+    y, largest = np.empty((len(x3), 1, x3.shape[2]), x.dtype), np.finfo(x.dtype).max
+    for part, some, kept in _parts(x3, keep):
         z = some if kept is None else np.where(kept, some, -np.inf)
         top = np.clip(z.max(1, keepdims=True, initial=-np.inf), -largest, largest)   # finite: ∞ − ∞ would be NaN
         y[part] = top + np.log(np.exp(z - top).sum(1, keepdims=True))
@@ -149,14 +147,14 @@ def logsumexp(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, keepdi
     def backward(dy):
         # ∂y/∂xⱼ = exp(xⱼ) / Σ exp = exp(xⱼ − y): the softmax.
         dy = dy.reshape(y.shape)
-        dx = np.empty_like(rows)
-        for part, some, kept in _parts(rows, keep):
+        dx = np.empty_like(x3)
+        for part, some, kept in _parts(x3, keep):
             np.subtract(some, y[part], out=dx[part])
             if kept is not None:
                 np.copyto(dx[part], -np.inf, where=~kept)
             np.exp(dx[part], out=dx[part])
             dx[part] *= dy[part]
-        return _unrows(dx, shape, axis)
+        return dx.reshape(shape)
 
     out = shape[:axis] + (1,) * keepdims + shape[axis + 1:]
     return y.reshape(out), backward
@@ -172,9 +170,9 @@ def _checked(name: str, x: NDArray, axis: int, mask: NDArray | None) -> int:
 
 
 def _shifted(x: NDArray, kept: NDArray | None, temperature: float) -> NDArray:
-    """z less its row's maximum, which softmax does not see, and so that no exponential exceeds 1.
+    """z less its maximum along the axis: softmax does not see it, and no exponential exceeds 1.
 
-    The maximum of a row of nothing but −∞ is taken to be finite: −∞ − −∞ would be NaN.
+    Where there is nothing but −∞ the maximum is taken to be finite: −∞ − −∞ would be NaN.
     """
     z = x / temperature
     if kept is not None:
@@ -183,24 +181,18 @@ def _shifted(x: NDArray, kept: NDArray | None, temperature: float) -> NDArray:
     return z
 
 
-def _parts(rows: NDArray, keep: NDArray | None) -> Iterator[tuple[slice, NDArray, NDArray | None]]:
-    """(which rows, the rows, their mask), a cacheful at a time; ∞ and NaN are values meanwhile and raise no warning."""
+def _parts(x3: NDArray, keep: NDArray | None = None) -> Iterator[tuple[slice, NDArray, NDArray | None]]:
+    """(which part, x there, the mask there), a cacheful at a time; ∞ and NaN are values meanwhile and raise no warning."""
+    before, size, after = x3.shape
     with np.errstate(all="ignore"):
-        for part in blocks(*rows.shape):
-            yield part, rows[part], None if keep is None else keep[part]
+        for part in blocks(before, size * after):
+            yield part, x3[part], None if keep is None else keep[part]
 
 
-def _rows(x: NDArray, axis: int) -> NDArray:
-    """x as a matrix whose rows run along the axis."""
-    x = np.ascontiguousarray(np.moveaxis(x, axis, -1))
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+def _around(x: NDArray, axis: int) -> NDArray:
+    """x with three axes: all that come before the one of the softmax, that one, and all that come after it."""
+    return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1:]))
 
 
-def _mask_rows(mask: NDArray | None, shape: tuple[int, ...], axis: int) -> NDArray | None:
-    return None if mask is None else _rows(np.broadcast_to(mask, shape), axis)
-
-
-def _unrows(rows: NDArray, shape: tuple[int, ...], axis: int) -> NDArray:
-    """What _rows undid: the matrix in the given shape."""
-    others = shape[:axis] + shape[axis + 1:]
-    return np.moveaxis(rows.reshape(*others, shape[axis]), -1, axis)
+def _mask_around(mask: NDArray | None, shape: tuple[int, ...], axis: int) -> NDArray | None:
+    return None if mask is None else _around(np.broadcast_to(mask, shape), axis)
