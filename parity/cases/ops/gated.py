@@ -4,7 +4,7 @@ import math
 
 from parity.cases import array, case, dims
 
-_REFUSED = [dict(gate=array(2, 3), up=array(2, 1)), dict(gate=array(2, 3), up=array(3)), dict(gate=3.0, up=array(3))]
+_REFUSED: list[dict] = [dict(gate=array(2, 3), up=array(2, 1)), dict(gate=array(2, 3), up=array(3)), dict(gate=3.0, up=array(3))]
 
 
 def _drawn(draw):

@@ -9,7 +9,7 @@ _REFUSED: list[dict] = [dict(x=array()),
                         dict(x=array(2, 3), mask=mask(2)),
                         dict(x=array(2, 3), mask=mask(1, 2, 3)),
                         dict(x=array(2, 3), mask=array(2, 3))]
-_COLD: list[dict] = [dict(x=array(2, 3), temperature=0.0), dict(x=array(2, 3), temperature=-1.0), dict(x=array(2, 3), temperature=float("inf"))]
+_COLD: list[dict] = [dict(x=array(2, 3), temperature=t) for t in (0.0, -1.0, float("inf"))]
 _ALIKE = {f"size * after -> {part}": "how much is worked on at a time shows in no result" for part in ("size", "after")}
 
 
