@@ -183,6 +183,7 @@ def ids_below(function: str, count: int, *, at_least: int = 0, **arrays: Any) ->
     for name, array in arrays.items():
         if array is None or 0 in tuple(array.shape) or (_is_torch(array) and array.device.type != "cpu"):
             continue
+        array = array.long() if _is_torch(array) else array  # torch has no min of its wider unsigned integers
         low, high = int(array.min()), int(array.max())
         if low < at_least or high >= count:
             fail(function, f"{name} in [{at_least}, {count - 1}]", f"{name} from {low} to {high}")

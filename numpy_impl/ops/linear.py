@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
+import numpy as np  # noqa: F401  (the example below uses it)
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, exact_rank, floats, same_shape
