@@ -19,7 +19,7 @@ class GPT2Config:
     d_model : int      D, width of the hidden states
     n_layers : int     blocks
     n_heads : int      H, attention heads a block; a divisor of D
-    d_hidden : int     F, width inside the feed-forward layers; 4 · D where None is given
+    d_hidden : int     F, width inside the feed-forward layers; None becomes 4 · D
     dropout : float    of embeddings, attention probabilities and residual branches, in training
     norm_eps : float   ε of the layer norms
     activation : str   of the feed-forward layers
@@ -68,7 +68,7 @@ class GPT2Config:
     @property
     def parameters(self) -> int:
         """How many numbers the model learns."""
-        d, f = self.d_model, self.d_hidden
+        d, f = self.d_model, self.d_hidden or 4 * self.d_model
         block = 4 * (d * d + d) + (f * d + f) + (d * f + d) + 2 * 2 * d  # four projections, up, down, two norms
         return (self.vocabulary + self.max_length) * d + self.n_layers * block + 2 * d
 
