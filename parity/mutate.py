@@ -13,6 +13,7 @@ the numbers it demands (what is refused is a law of its own).
 import ast
 import dataclasses
 import difflib
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -86,12 +87,12 @@ class Mutant:
         return self.text
 
 
-def mutants(source: str, name: str) -> list[Mutant]:
-    """Every mutant of the public function or class `name` of a source file, in the order of the file, no two alike.
+def mutants(source: str, *names: str) -> list[Mutant]:
+    """Every mutant of the functions or classes `names` of a source file, in the order of the file, no two alike.
 
     Raises
     ------
-    ValueError   if the file defines no `name`
+    ValueError   if the file does not define one of them
 
     Examples
     --------
@@ -106,11 +107,12 @@ def mutants(source: str, name: str) -> list[Mutant]:
     integer + 1 | x.sum(-1) -> x.sum(0)
     """
     tree = ast.parse(source)
-    definitions = _definitions(tree)
-    if name not in definitions:
-        near = difflib.get_close_matches(name, definitions, n=1)
-        raise ValueError(f"mutants needs a name the file defines; got {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    roles = _reached(definitions, name)
+    known = _definitions(tree)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"mutants needs a name the file defines; got {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    roles = _reached(known, *names)
     chunks = [ast.unparse(statement) for statement in tree.body]
     checks = _names_of_checks(tree)
 
@@ -118,7 +120,7 @@ def mutants(source: str, name: str) -> list[Mutant]:
     seen: set[tuple[int, str]] = set()
     times: dict[str, int] = {}
     for index, statement in enumerate(tree.body):
-        within = next((n for n in roles if definitions[n] is statement), None)
+        within = next((n for n in roles if known[n] is statement), None)
         if within is None:
             continue
         for change in _Finder(statement, roles[within], checks).changes:
@@ -136,10 +138,16 @@ def mutants(source: str, name: str) -> list[Mutant]:
     return made
 
 
+def definitions(source: str) -> list[str]:
+    """The names of the functions and classes that the file defines."""
+    return [node.name for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+
+
+@functools.lru_cache(maxsize=256)
 def reached(source: str, name: str) -> frozenset[str]:
     """What of the file the mutants of `name` lie in: itself, its private helpers and its constants."""
-    definitions = _definitions(ast.parse(source))
-    return frozenset(_reached(definitions, name)) if name in definitions else frozenset()
+    known = _definitions(ast.parse(source))
+    return frozenset(_reached(known, name)) if name in known else frozenset()
 
 
 def _compiles(text: str) -> bool:
@@ -167,8 +175,8 @@ def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
     return found
 
 
-def _reached(definitions: dict[str, ast.stmt], name: str) -> dict[str, Where]:
-    """What `name` uses of its file, itself first: private definitions and constants. What only pullbacks reach counts as backward."""
+def _reached(known: dict[str, ast.stmt], *names: str) -> dict[str, Where]:
+    """What `names` use of their file, themselves first: private definitions and constants. What only pullbacks reach counts as backward."""
     roles: dict[str, Where] = {}
     later: list[str] = []
 
@@ -176,13 +184,14 @@ def _reached(definitions: dict[str, ast.stmt], name: str) -> dict[str, Where]:
         waiting = [start]
         while waiting:
             current = waiting.pop()
-            if current in roles or (current != name and not _belongs(current, definitions.get(current))):
+            if current in roles or (current not in names and not _belongs(current, known.get(current))):
                 continue
             roles[current] = role
-            for reference, where in _Finder(definitions[current], role, frozenset()).references:
+            for reference, where in _Finder(known[current], role, frozenset()).references:
                 (waiting if where == role else later).append(reference)
 
-    follow(name, "forward")
+    for name in names:
+        follow(name, "forward")
     while later:
         follow(later.pop(), "backward")
     return roles

@@ -14,9 +14,11 @@ import pytest
 from rich.console import Console
 
 import numpy_impl.ops.layer_norm
+from parity import judge, workers
 from parity import mutants as runner
 from parity.mutate import mutants
 from parity.registry import Component, find
+from parity.study import Study, Subject, of_component, shared, subject, summary
 
 LAYER_NORM = inspect.getsource(numpy_impl.ops.layer_norm)
 
@@ -203,9 +205,14 @@ def double(x, *, times=2):
 """
 
 
-def component(source_name: str = "double", **options) -> Component:
+def fake(name: str = "double", file: str = "double", **options) -> Component:
     """A component that stands in no registry; its judge knows what to do with it."""
-    return Component(f"ops.{source_name}", f"ops.{source_name}", draw=lambda draw: {}, **options)
+    return Component(f"ops.{name}", f"ops.{file}", draw=lambda draw: {}, **options)
+
+
+def alone(name: str = "double", **options) -> Subject:
+    component = fake(name, **options)
+    return Subject(component.name, "numpy_impl.ops.double", (name,), (component,), component.equivalent)
 
 
 def thorough(_: Component, double) -> str | None:
@@ -220,46 +227,46 @@ def weak(_: Component, double) -> str | None:
 
 
 def test_every_mutant_of_a_well_judged_component_is_killed():
-    study = runner.study(DOUBLE, component(), thorough)
+    study = judge.study(DOUBLE, alone(), thorough)
     assert study.figures("backward") == {"total": 3, "killed": 3, "equivalent": 0}
     assert study.figures("forward") == {"total": 4, "killed": 4, "equivalent": 0}
-    assert runner.summary([study])["passed"]
+    assert summary([study])["passed"]
 
 
 def test_the_figure_fails_under_a_judge_that_never_looks_at_gradients():
-    study = runner.study(DOUBLE, component(), weak)
+    study = judge.study(DOUBLE, alone(), weak)
     assert study.figures("backward")["killed"] == 0
     assert {m.key for m in study.survivors} == {"times * dy -> times / dy", "times * dy -> dy", "times * dy -> times"}
-    assert not runner.summary([study])["passed"]
-    assert runner.summary([study])["all"]["share"] == 4 / 7
+    assert not summary([study])["passed"]
+    assert summary([study])["all"]["share"] == 4 / 7
 
 
 def test_a_listed_equivalent_is_left_out_of_the_figure():
-    study = runner.study(DOUBLE, component(equivalent={m.key: "not looked at" for m in mutants(DOUBLE, "double") if "dy" in m.key}), weak)
+    study = judge.study(DOUBLE, alone(equivalent={m.key: "not looked at" for m in mutants(DOUBLE, "double") if "dy" in m.key}), weak)
     assert study.figures("backward") == {"total": 3, "killed": 0, "equivalent": 3}
     assert not study.survivors
-    assert runner.summary([study])["passed"]
+    assert summary([study])["passed"]
 
 
 @pytest.mark.parametrize("key, why", [("times * x -> x", "it is killed, by the law of forward"), ("a -> b", "no such mutant")])
 def test_a_stale_equivalent_fails(key, why):
-    study = runner.study(DOUBLE, component(equivalent={key: "thought to be invisible"}), thorough)
+    study = judge.study(DOUBLE, alone(equivalent={key: "thought to be invisible"}), thorough)
     assert study.stale == {key: why}
     assert study.figures("forward")["killed"] == 4
-    assert not runner.summary([study])["passed"]
+    assert not summary([study])["passed"]
 
 
 def test_a_clean_source_that_fails_is_an_error_and_nothing_is_counted_as_killed():
-    study = runner.study(DOUBLE, component(), lambda c, f: "forward")
+    study = judge.study(DOUBLE, alone(), lambda c, f: "forward")
     assert "the clean source does not pass: law of forward" in study.error
     assert study.figures("backward")["killed"] == 0
-    assert not runner.summary([study])["passed"]
+    assert not summary([study])["passed"]
 
 
 def test_a_mutant_that_hangs_is_killed_by_the_time_limit_even_where_errors_are_swallowed():
     source = "def f(n):\n    while n > 0:\n        try:\n            n -= 1\n        except Exception:\n            pass\n    return n\n"
     began = time.perf_counter()
-    study = runner.study(source, component("f"), lambda c, f: None if f(3) == 0 else "forward", limit=0.2)
+    study = judge.study(source, alone("f"), lambda c, f: None if f(3) == 0 else "forward", limit=0.2)
     assert study.verdicts["n -= 1 -> pass"] == "time limit"
     assert study.verdicts["n > 0 -> n >= 0"] == "law of forward"
     assert time.perf_counter() - began < 5
@@ -271,13 +278,13 @@ def test_a_mutant_that_hangs_is_killed_by_the_time_limit_even_where_errors_are_s
 ])  # fmt: skip
 def test_a_mutant_that_exhausts_the_stack_or_the_memory_is_killed(body, key, verdict):
     size = 5 if "f(" in body else 1 << 62
-    study = runner.study(f"def f(n):\n    {body}\n", component("f"), lambda c, f: None if f(size) in (0, []) else "forward")
+    study = judge.study(f"def f(n):\n    {body}\n", alone("f"), lambda c, f: None if f(size) in (0, []) else "forward")
     assert study.verdicts[key] == verdict
 
 
 def test_a_mutant_that_cannot_even_be_loaded_is_killed():
     source = "_TABLE = (1, 2)[1]\ndef f(x):\n    return _TABLE\n"
-    study = runner.study(source, component("f"), lambda c, f: None if f(0) == 2 else "forward")
+    study = judge.study(source, alone("f"), lambda c, f: None if f(0) == 2 else "forward")
     assert study.verdicts["(1, 2)[1] -> (1, 2)[2]"].startswith("loading, IndexError")
 
 
@@ -285,7 +292,7 @@ def test_a_mutant_replaces_nothing_but_what_is_tested():
     before = sys.modules["numpy_impl.ops.layer_norm"]
     original = before.layer_norm
     mutant = next(m for m in mutants(LAYER_NORM, "layer_norm") if m.operator == "comparison")
-    loaded = runner.load(mutant.source(), "numpy_impl.ops.layer_norm", "layer_norm")
+    loaded = judge.load(mutant.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))
     assert loaded is not original
     assert sys.modules["numpy_impl.ops.layer_norm"] is before
     assert before.layer_norm is original
@@ -294,28 +301,46 @@ def test_a_mutant_replaces_nothing_but_what_is_tested():
 def test_a_shared_helper_is_judged_by_the_laws_of_all_that_use_it():
     source = "def _scale(x, twice):\n    return 2 * x if twice else 3 * x\n" \
              "def f(x):\n    return _scale(x, True)\ndef g(x):\n    return _scale(x, False)\n"
-    f, g = component("f"), component("g")
+    f, g = fake("f"), fake("g")
 
-    def judge(which: Component, function) -> str | None:
+    def equals(which: Component, function) -> str | None:
         return None if function(5.0) == {"f": 10.0, "g": 15.0}[which.public] else "forward"
 
-    alone = {m.key for m, verdict in runner.verdicts(source, f, judge, limit=5) if verdict is None}
-    together = {m.key for m, verdict in runner.verdicts(source, f, judge, limit=5, siblings=[g]) if verdict is None}
-    assert alone == {"3 * x -> 3 / x", "3 * x -> x", "3 * x -> 3", "3 * x -> 4 * x"}
-    assert not together
+    def surviving(*judges: Component) -> set[str]:
+        told = judge.verdicts(source, Subject("ops.f", "numpy_impl.ops.double", ("f",), judges), equals, limit=5)
+        return {m.key for m, verdict in told if verdict is None}
+
+    assert surviving(f) == {"3 * x -> 3 / x", "3 * x -> x", "3 * x -> 3", "3 * x -> 4 * x"}
+    assert not surviving(f, g)
+
+
+def test_a_shared_file_is_judged_through_those_that_import_it():
+    path = "ops/_blocks.py"
+    assert shared()[path].shared
+    blocks = sys.modules["numpy_impl.ops._blocks"]
+    norm = sys.modules["numpy_impl.ops.layer_norm"]
+    source = inspect.getsource(blocks)
+    mutant = next(m for m in mutants(source, "blocks") if m.key == "start + step -> start - step")
+    loaded = judge.load(mutant.source(), "numpy_impl.ops._blocks", find("ops.layer_norm"))
+    x = np.arange(6.0).reshape(2, 3)
+    with np.errstate(all="ignore"):
+        assert not np.array_equal(loaded(x)[0], norm.layer_norm(x)[0])
+    assert sys.modules["numpy_impl.ops._blocks"] is blocks
+    assert sys.modules["numpy_impl.ops.layer_norm"] is norm
+    assert np.array_equal(judge.load(source, "numpy_impl.ops._blocks", find("ops.layer_norm"))(x)[0], norm.layer_norm(x)[0])
 
 
 # --- the laws of the harness as the judge --------------------------------------------------------------------------------------------
 
 
 def test_the_laws_kill_layer_norm_and_a_part_of_them_does_not():
-    laws = runner.LawsOf(find("ops.layer_norm"), examples=6)
+    laws = judge.LawsOf(find("ops.layer_norm"), examples=6)
     assert laws(numpy_impl.ops.layer_norm.layer_norm) is None
     found = [m for m in mutants(LAYER_NORM, "layer_norm") if m.operator == "drop a statement"]
-    killed = [laws(runner.load(m.source(), "numpy_impl.ops.layer_norm", "layer_norm")) for m in found]
+    killed = [laws(judge.load(m.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))) for m in found]
     assert None not in killed
     laws.laws = ["typed"]
-    weakly = [laws(runner.load(m.source(), "numpy_impl.ops.layer_norm", "layer_norm")) for m in found]
+    weakly = [laws(judge.load(m.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))) for m in found]
     assert None in weakly
 
 
@@ -327,7 +352,7 @@ def test_a_worker_answers_for_each_mutant_and_skips_what_is_known():
     ours.send((name, set(known), 1.0))
     ours.send(None)
     with contextlib.suppress(EOFError):
-        runner._serve(theirs)
+        workers.serve(theirs)
     heard = []
     while ours.poll():
         heard.append(ours.recv())
@@ -362,11 +387,11 @@ def scripted(pipe) -> None:
 
 
 def test_a_crash_or_a_deaf_hang_kills_one_mutant_and_the_others_go_on(monkeypatch):
-    monkeypatch.setattr(runner, "STALLED", 1.0)
+    monkeypatch.setattr(workers, "STALLED", 1.0)
     found = mutants(DOUBLE, "double")
-    studies = [runner.Study("ops.double", found, {}, {}), runner.Study("ops.broken", found, {}, {})]
+    studies = [Study("ops.double", found, {}, {}), Study("ops.broken", found, {}, {})]
     finished = []
-    runner.run_all(studies, 2, finished.append, worker=scripted)
+    workers.run_all(studies, 2, finished.append, worker=scripted)
     special = {"times * dy -> dy": "crash", "times * dy -> times / dy": "time limit"}
     assert studies[0].verdicts == {m.key: "law of forward" for m in found} | special
     assert studies[1].error == "the clean source does not pass: crash"
@@ -375,28 +400,46 @@ def test_a_crash_or_a_deaf_hang_kills_one_mutant_and_the_others_go_on(monkeypatc
 
 def test_verdicts_are_kept_until_something_they_depend_on_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "CACHE", tmp_path / "mutants")
-    study = runner.study(DOUBLE, component(), weak)
+    study = judge.study(DOUBLE, alone(), weak)
     runner.remember(study, "mark")
-    again = runner.Study("ops.double", study.mutants, {}, {})
+    again = Study("ops.double", study.mutants, {}, {})
     assert not runner.recall(again, "another mark")
     assert runner.recall(again, "mark")
     assert again.verdicts == study.verdicts
     assert again.cached
-    fewer = runner.Study("ops.double", study.mutants[1:], {}, {})
+    fewer = Study("ops.double", study.mutants[1:], {}, {})
     assert not runner.recall(fewer, "mark")
     (tmp_path / "mutants" / "ops.double.json").write_text("{")
     assert not runner.recall(again, "mark")
 
 
 def test_what_a_verdict_depends_on():
-    found = runner.dependencies(find("ops.layer_norm"))
+    found = runner.dependencies(of_component(find("ops.layer_norm")))
     assert {"numpy_impl.ops.layer_norm", "torch_impl.ops.layer_norm", "parity.cases.ops.layer_norm", "byhand.checks",
-            "parity.mutate", "parity.mutants", "parity.gates", "parity.example_laws", "parity.values"} <= found  # fmt: skip
+            "parity.mutate", "parity.judge", "parity.gates", "parity.example_laws", "parity.values"} <= found  # fmt: skip
     assert not {"parity.cli", "parity.report", "numpy_impl.layers.stack"} & found
 
 
+def test_every_definition_with_something_to_mutate_belongs_to_a_component_or_to_a_shared_file():
+    assert "Module" in subject("layers/module.py").publics
+    assert "Optimizer" in subject("optim/optimizer.py").publics
+    assert {c.name for c in subject("optim/optimizer.py").judges} >= {"optim.SGD", "optim.Adam", "optim.AdamW"}
+    assert not any(s.module == "numpy_impl.ops.layer_norm" for s in shared().values())
+
+
+@pytest.mark.parametrize("names, want", [(["layer_norm"], {"ops.layer_norm"}), (["optim/optimizer.py"], {"optim/optimizer.py"})])
+def test_names_mean_components_and_shared_files(names, want):
+    assert {s.name for s in runner.chosen_by(names)} == want
+
+
+def test_a_room_means_its_shared_files_too():
+    assert {"optim/optimizer.py", "optim.SGD"} <= {s.name for s in runner.chosen_by(["optim"])}
+    with pytest.raises(ValueError, match="layer_nrm"):
+        runner.chosen_by(["layer_nrm"])
+
+
 def test_comments_docstrings_and_the_table_of_equivalents_change_no_verdict(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules["parity.study"], "ROOT", tmp_path)
     (tmp_path / "byhand").mkdir()
     texts = {
         "a": 'case("x", equivalent={"a -> b": "why"}, skip={})\ndef f(x):\n    return x + 1\n',
@@ -411,8 +454,8 @@ def test_comments_docstrings_and_the_table_of_equivalents_change_no_verdict(tmp_
 
 def test_the_report_names_survivors_stale_entries_and_errors(tmp_path):
     studies = [
-        runner.study(DOUBLE, component(equivalent={"a -> b": "gone"}), weak),
-        runner.Study("ops.broken", [], {}, {}, error="the clean source does not pass: law of forward"),
+        judge.study(DOUBLE, alone(equivalent={"a -> b": "gone"}), weak),
+        Study("ops.broken", [], {}, {}, error="the clean source does not pass: law of forward"),
     ]
     out = Console(file=io.StringIO(), width=200)
     runner.print_report(studies, out)
