@@ -65,16 +65,19 @@ def linear_cross_entropy(
     hidden = hidden.reshape(n, weight.shape[1])                          # (N, D)
     m = hidden.dtype.type(normalizer or counted.sum())
     scale = np.where(counted, 1 / m, 0)
-    losses, dhidden, dweight = np.empty_like(scale), np.empty_like(hidden), np.zeros_like(weight)
+    losses, dhidden, dweight = np.empty_like(scale), np.empty_like(hidden), None
     for start in range(0, n, chunk):
         rows = slice(start, start + chunk)
         logits = hidden[rows] @ weight.T                                 # (chunk, V)
         losses[rows], dlogits = _losses(logits, targets[rows], scale[rows], overwrite=True)
-        dhidden[rows] = dlogits @ weight
-        dweight += dlogits.T @ hidden[rows]
+        np.matmul(dlogits, weight, out=dhidden[rows])
+        share = dlogits.T @ hidden[rows]                                 # (V, D)
+        dweight = share if dweight is None else np.add(dweight, share, out=dweight)
+    dweight = np.zeros_like(weight) if dweight is None else dweight      # no token at all
     loss = np.asarray(np.where(counted, losses, 0).sum() / m)
 
     def backward(dloss):
-        return (dhidden * dloss).reshape(shape), dweight * dloss
+        # What follows a loss is mostly nothing, and then dloss is 1 and these are the gradients already.
+        return (dhidden if dloss == 1 else dhidden * dloss).reshape(shape), dweight if dloss == 1 else dweight * dloss
 
     return loss, backward
