@@ -15,8 +15,9 @@ def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options)
         return
     (loss, backward), (logits, linear_backward) = chunked, linear(hidden, weight)
     want, want_backward = cross_entropy(logits, **options)
-    dloss = np.array(1.5)
-    yield from zip(("dhidden", "dweight"), backward(dloss), linear_backward(want_backward(dloss)), strict=False)
+    for dloss in (np.array(1.0), np.array(2.0), np.array(1.5)):
+        names = (f"{name} for dloss = {dloss}" for name in ("dhidden", "dweight"))
+        yield from zip(names, backward(dloss), linear_backward(want_backward(dloss)), strict=False)
     yield "loss", loss, want
 
 
