@@ -45,7 +45,7 @@ def test_a_run_with_both_prints_them_side_by_side_and_leaves_everything(tmp_path
     assert list(table) == [1, 2, 3, 4, 5] and all(len(row) == 3 for row in table.values())
     assert all(abs(row[0] - row[1]) <= 1e-4 and row[2] <= 1e-4 for row in table.values())
     assert "Traceback" not in printed.err and "step 5 of 5" in printed.err and "step 5 of 5" not in printed.out
-    samples = re.findall(r"(\w+) continues 'self':\n((?:  \| .*\n)+)", printed.out)
+    samples = re.findall(r"(\w+) continues 'def ':\n((?:  \| .*\n)+)", printed.out)
     assert [name for name, _ in samples] == ["numpy", "torch"]
     assert "They are equal" in printed.out or "They part" in printed.out
 
@@ -89,7 +89,7 @@ def test_in_float64_the_curves_agree_for_a_hundred_steps_and_the_loss_falls(tmp_
     assert one[-1] < 0.6 * one[0]
     printed = capsys.readouterr().out
     assert "They are equal because" in printed
-    samples = re.findall(r"continues 'self':\n((?:  \| .*\n)+)", printed)
+    samples = re.findall(r"continues 'def ':\n((?:  \| .*\n)+)", printed)
     assert samples[0] == samples[1]
 
 

@@ -54,7 +54,7 @@ def test_yaml_is_read_where_pyyaml_is_installed(tmp_path, monkeypatch):
         ({"dtype": "float16"}, "dtype from 'float32', 'float64'; got dtype='float16'"),
         ({"backend": "nunpy"}, "did you mean 'numpy'"),
         ({"device": "cuda"}, "device 'cpu' for the numpy backend"),
-        ({"accumulate": 17}, r"accumulate <= batch \(16\)"),
+        ({"accumulate": 33}, r"accumulate <= batch \(32\)"),
         ({"threads": 0}, "threads as an integer >= 1"),
         ({"seed": 1 << 64}, "seed < 2\\^64"),
         ({"text": 3}, "text as text"),
