@@ -11,6 +11,7 @@ def broadcast(draw, *shape):
 
 @case(
     "attention.scaled_dot_product",
+    bench=dict(query=array(8, 4, 256, 64), key=array(8, 4, 256, 64), value=array(8, 4, 256, 64), causal=True),
     refuses=[
         dict(query=array(3), key=array(2, 4), value=array(2, 4)),
         dict(query=array(2, 3, 4), key=array(3, 4), value=array(3, 4)),

@@ -5,6 +5,7 @@ from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe
 
 @case(
     "layers.Block",
+    bench=dict(init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256), causal=True)),
     # well-conditioned: branches smaller than the skip, norms near 1
     fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
     refuses=[

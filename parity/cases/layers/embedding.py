@@ -11,6 +11,7 @@ def starts(side, module, ids):
 
 @case(
     "layers.Embedding",
+    bench=dict(init=dict(vocabulary=16384, d_model=768), call=dict(ids=ids(16, 512, below=16384))),
     also=[starts],
     refuses=[
         dict(init=dict(vocabulary=0, d_model=2)),

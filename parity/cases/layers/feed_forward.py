@@ -5,6 +5,7 @@ from parity.cases import array, case, dims, flag, left_out, maybe, noise, number
 
 @case(
     "layers.FeedForward",
+    bench=dict(init=dict(d_model=256, d_hidden=1024), call=dict(x=array(8, 128, 256))),
     refuses=[
         dict(init=dict(d_model=0, d_hidden=2)),
         dict(init=dict(d_model=2, d_hidden=0)),

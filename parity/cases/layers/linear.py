@@ -5,6 +5,7 @@ from parity.cases import array, case, dims, flag, left_out, size
 
 @case(
     "layers.Linear",
+    bench=dict(init=dict(in_features=768, out_features=3072), call=dict(x=array(1024, 768))),
     refuses=[
         dict(init=dict(in_features=0, out_features=2)),
         dict(init=dict(in_features=2, out_features=0)),

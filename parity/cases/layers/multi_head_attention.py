@@ -5,6 +5,7 @@ from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe
 
 @case(
     "layers.MultiHeadAttention",
+    bench=dict(init=dict(d_model=256, n_heads=4), call=dict(x=array(8, 128, 256), causal=True)),
     refuses=[
         dict(init=dict(d_model=0, n_heads=1)),
         dict(init=dict(d_model=4, n_heads=0)),

@@ -19,6 +19,7 @@ def starts_uniform(side, module, images):
 
 @case(
     "layers.PatchEmbedding",
+    bench=dict(init=dict(channels=3, d_model=768, patch=16), call=dict(images=array(8, 3, 224, 224))),
     also=[starts_uniform],
     refuses=[
         dict(init=dict(channels=0, d_model=4, patch=2)),

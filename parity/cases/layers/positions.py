@@ -7,6 +7,7 @@ _DRAWN = "(rng or np.random.default_rng()).standard_normal((max_length, d_model)
 
 @case(
     "layers.LearnedPositions",
+    bench=dict(init=dict(max_length=1024, d_model=768), call=dict(x=array(4, 1024, 768))),
     refuses=[
         dict(init=dict(max_length=0, d_model=2)),
         dict(init=dict(max_length=2, d_model=0)),
@@ -29,6 +30,7 @@ def learned_positions(draw):
 
 @case(
     "layers.SinusoidalPositions",
+    bench=dict(init=dict(d_model=768), call=dict(x=array(4, 1024, 768))),
     refuses=[
         dict(init=dict(d_model=0)),
         dict(init=dict(d_model=2), call=dict(x=array(2))),

@@ -13,6 +13,7 @@ def stack(side, *, layers, d_model):
 
 @case(
     "layers.Stack",
+    bench=dict(init=dict(layers=2, d_model=256), call=dict(x=array(8, 128, 256), causal=True)),
     build=stack,
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the Block's own; several on end blow rounding up.
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),

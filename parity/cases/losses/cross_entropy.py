@@ -15,6 +15,7 @@ def token_ids(draw, *shape, below):
 
 @case(
     "losses.cross_entropy",
+    bench=dict(logits=array(1024, 8192), targets=ids(1024, below=8192)),
     fixed={"class_weights": "chosen, not learned"},
     refuses=[
         dict(logits=array(), targets=ids(below=3)),

@@ -6,6 +6,7 @@ from parity.cases.losses.cross_entropy import token_ids
 
 @case(
     "losses.distillation",
+    bench=dict(student_logits=array(512, 8192), teacher_logits=array(512, 8192), targets=ids(512, below=8192)),
     refuses=[
         dict(student_logits=array(), teacher_logits=array(), targets=ids(below=3)),
         dict(student_logits=array(2, 0), teacher_logits=array(2, 0), targets=ids(2, below=1)),

@@ -5,6 +5,7 @@ from parity.cases import array, case, flag, left_out, number, size
 
 @case(
     "losses.info_nce",
+    bench=dict(query=array(1024, 512), key=array(1024, 512)),
     refuses=[
         dict(query=array(3), key=array(3)),
         dict(query=array(2, 2, 3), key=array(2, 2, 3)),

@@ -23,6 +23,7 @@ def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options)
 
 @case(
     "losses.linear_cross_entropy",
+    bench=dict(hidden=array(1024, 256), weight=array(8192, 256, scale=0.06), targets=ids(1024, below=8192)),
     refuses=[
         dict(hidden=array(), weight=array(3, 2), targets=ids(below=3)),
         dict(hidden=array(4, 2), weight=array(3), targets=ids(4, below=3)),

@@ -18,6 +18,7 @@ def equals_the_plain_form(side, logits, **options):
 
 @case(
     "losses.softmax_cross_entropy",
+    bench=dict(logits=array(1024, 8192), targets=ids(1024, below=8192)),
     refuses=[
         dict(logits=array(), targets=ids(below=3)),
         dict(logits=array(2, 0), targets=ids(2, below=1)),

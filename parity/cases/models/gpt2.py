@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from byhand.configs import GPT2Config
+from byhand.configs import GPT2_PRESETS, GPT2Config
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, ids, integer, left_out, maybe, noise, one_of, size
 
@@ -50,6 +50,7 @@ _UNSEEN = "no sample shows so small a change of the deviation"
 
 @case(
     "models.GPT2",
+    bench=dict(init=dict(config=GPT2_PRESETS["gpt2-1m"]), call=dict(ids=ids(8, 128, below=256))),
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the Block's own; several on end blow rounding up.
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "bias": array(hostile=False)},

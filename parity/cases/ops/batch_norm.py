@@ -7,6 +7,7 @@ from parity.cases import array, case, dims, flag, left_out, maybe, number, one_o
 
 @case(
     "ops.batch_norm",
+    bench=dict(x=array(32, 64, 28, 28), weight=array(64), bias=array(64)),
     fixed={
         "running_mean": "a statistic of earlier batches, not a parameter",
         "running_var": "a statistic of earlier batches, not a parameter",
