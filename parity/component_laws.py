@@ -102,7 +102,7 @@ def distribution(component: Component, implementation: Any = None, device: str =
 
 
 def state(component: Component, implementation: Any = None, device: str = "cpu", seed: int = 0) -> None:
-    """State keys equal torch's; the keys of the gradients are exactly the trainable ones, also after freezing."""
+    """State keys equal torch's; the keys of the gradients are exactly the trainable ones, whatever is frozen and unfrozen."""
     from numpy_impl.layers.module import flatten as flatten_grads
 
     overrides = {} if implementation is None else {component.name: implementation}
@@ -114,9 +114,19 @@ def state(component: Component, implementation: Any = None, device: str = "cpu",
         got = {k: v.shape for k, v in module.state_dict().items()}
         if got != want:
             raise Disagreement("state_dict", f"expected {want}, got {got}")
-        for frozen in (None, next(iter(module.parameters()), None)):
-            if frozen is not None:
-                module.freeze(frozen)
+        names = set(module.parameters())
+        some = max(names, default="")           # the last of them: in a parent it belongs to a child
+        stages: list[tuple[Callable[[], Any], set[str]]] = [
+            (lambda: None, names),
+            (lambda module=module, some=some: module.freeze(some), names - {some}),
+            (lambda module=module, some=some: module.unfreeze(some), names),
+            (lambda module=module: module.freeze(), set()),
+            (lambda module=module: module.unfreeze(), names),
+        ]
+        for change, trainable in stages:
+            change()
+            if set(module.parameters()) != trainable:
+                raise Disagreement("parameters", f"expected {sorted(trainable)} to be trainable, got {sorted(module.parameters())}")
             call = side.tree(dict(reference.inputs.get("call", {})))
             args, options = call_arguments(module, call)
             y, backward = module.forward(*args, **options)

@@ -27,6 +27,7 @@ def points_on_circles(side, length, width, base=10000.0, offset=0):
         dict(length=3, width=4, base=float("inf")),
     ],
     bench=dict(length=4096, width=768),
+    equivalent={"_STEPS = 64 -> _STEPS = 65": "the table does not depend on how it is cut"},
 )
 def sinusoidal(draw):
     return dict(length=draw(size(0, 20)), width=draw(size(0, 9)), base=draw(left_out(one_of(10000.0, 500.0, 1e6))),
