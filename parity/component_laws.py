@@ -1,6 +1,7 @@
 """The laws of a component as a whole: sizes 0 and 1, NaN, refusals, initial distributions, state. Each is one function of a Component."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
