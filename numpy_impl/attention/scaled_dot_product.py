@@ -82,8 +82,8 @@ def scaled_dot_product(
     grown = 0.0 if dropout == 1 else 1 / (1 - dropout)
 
     scaled = query * scale                                           # (..., T, E): cheaper than scaling (..., T, S)
-    y = np.empty_like(query, shape=(*lead, t, w))
-    trail = []
+    y = np.empty_like(query, shape=(*lead, t, w))                    # laid out as query is: heads that are views merge without a copy
+    trail = []                                                       # what the pullback needs of each strip, P above all
     for rows, seen in _strips(t, s, causal):
         scores = scaled[..., rows, :] @ key[..., seen, :].swapaxes(-1, -2)    # (..., strip, seen)
         slope = None
@@ -103,19 +103,22 @@ def scaled_dot_product(
         dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key), np.zeros_like(value)
         dadded = None if bias is None else np.zeros(shape, dtype=bias.dtype)
         for rows, seen, p, slope in trail:
+            # y = dropout(P) V
             dropped = p if kept is None else p * kept[..., rows, seen] * grown
             dvalue[..., seen, :] += dropped.swapaxes(-1, -2) @ dy[..., rows, :]
             dp = dy[..., rows, :] @ value[..., seen, :].swapaxes(-1, -2)
             if kept is not None:
                 dp *= kept[..., rows, seen]
                 dp *= grown
-            # Softmax: each probability falls when another rises, so the mean of dp under p comes off.
+            # P = softmax(scores): raising one score lowers the other probabilities of its row, so that ds = P · (dP − Σ P · dP).
+            # Where P is 0, for what was hidden and for a row that sees nothing, nothing passes.
             dp -= np.vecdot(p, dp)[..., None]
             dscores = np.multiply(dp, p, out=dp)
             if dadded is not None:
                 dadded[..., rows, seen] = dscores
             if slope is not None:
                 dscores *= slope
+            # scores = (scale · Q) Kᵀ
             np.matmul(dscores, key[..., seen, :], out=dquery[..., rows, :])
             dkey[..., seen, :] += dscores.swapaxes(-1, -2) @ scaled[..., rows, :]
         dquery *= scale

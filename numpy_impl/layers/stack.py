@@ -1,6 +1,9 @@
 """A list of layers run one after the other, in the three ways there are."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
@@ -25,15 +28,27 @@ class Stack(Module):
     - ``"inference"``: nothing; there is no backward.
 
     Keyword inputs (a mask, say) go to every layer; `noise` reaches layer i as the stream named i.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Double(Module):
+    ...     def forward(self, x, *, noise=None):
+    ...         return 2 * x, lambda dy: (2 * dy, self.grads())
+    >>> y, backward = Stack([Double(), Double()]).forward(np.ones(2), run="recompute")
+    >>> dx, grads = backward(np.ones(2))
+    >>> y, dx, grads
+    (array([4., 4.]), array([4., 4.]), [{}, {}])
     """
 
     def __init__(self, layers: list[Module]):
         self.layers = list(layers)
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Module]]:
         yield from ((str(i), layer) for i, layer in enumerate(self.layers))
 
-    def forward(self, x, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any):
+    def forward(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> tuple[NDArray, Callable | None]:
+        """x -> y; backward: dy -> dx, grads, one a layer (no backward in inference)."""
         choice("Stack", ("keep", "recompute", "inference"), run=run)
         streams = [at(noise, str(i)) for i in range(len(self.layers))]
         trail = []                                     # per layer: its pullback, or the input to make it from
