@@ -117,15 +117,15 @@ def state(component: Component, implementation: Any = None, device: str = "cpu",
             raise Disagreement("state_dict", f"expected {want}, got {got}")
         names = set(module.parameters())
         some = max(names, default="")           # the last of them: in a parent it belongs to a child
-        stages: list[tuple[Callable[[], Any], set[str]]] = [
-            (lambda: None, names),
-            (lambda module=module, some=some: module.freeze(some), names - {some}),
-            (lambda module=module, some=some: module.unfreeze(some), names),
-            (lambda module=module: module.freeze(), set()),
-            (lambda module=module: module.unfreeze(), names),
+        stages: list[tuple[Callable[..., Any], tuple[str, ...], set[str]]] = [
+            (module.unfreeze, (), names),
+            (module.freeze, (some,), names - {some}),
+            (module.unfreeze, (some,), names),
+            (module.freeze, (), set()),
+            (module.unfreeze, (), names),
         ]
-        for change, trainable in stages:
-            change()
+        for change, patterns, trainable in stages:
+            change(*patterns)
             if set(module.parameters()) != trainable:
                 raise Disagreement("parameters", f"expected {sorted(trainable)} to be trainable, got {sorted(module.parameters())}")
             call = side.tree(dict(reference.inputs.get("call", {})))

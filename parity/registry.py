@@ -169,8 +169,8 @@ def select(names: Iterable[str] = ()) -> list[Component]:
         return list(known.values())
     chosen: dict[str, Component] = {}
     for name in names:
-        dotted = name.removesuffix(".py").replace("/", ".").removeprefix("numpy_impl.").removeprefix("torch_impl.")
-        hits = [c for c in known.values() if dotted == c.name]
+        dotted = name.removesuffix(".py").rstrip("/").replace("/", ".").removeprefix("numpy_impl.").removeprefix("torch_impl.")
+        hits = [c for c in known.values() if dotted == (c.file if "/" in name or name.endswith(".py") else c.name)]
         hits = hits or [c for c in known.values() if dotted in (c.room, c.public)]
         hits = hits or [c for c in known.values() if dotted == c.file]
         if not hits:

@@ -31,6 +31,7 @@ class Failure:
     example: str
     shapes: str
     wrong: Disagreement
+    ordinary: bool = False      # whether plain values of plain shapes showed it
 
 
 @dataclasses.dataclass
@@ -138,7 +139,7 @@ def run_component(
         references = [Reference(component, example, device) for example in component.census(examples, seed)]
     trials = [Trial(reference, implementation) for reference in references]
 
-    def judge(law: str, call: Callable[[], None], example: str, shapes: str) -> bool:
+    def judge(law: str, call: Callable[[], None], example: str, shapes: str, ordinary: bool = False) -> bool:
         """Note what the law said; False once it has failed."""
         try:
             call()
@@ -146,17 +147,17 @@ def run_component(
             return True
         except Disagreement as wrong:
             verdicts[law] = "failed"
-            failures.append(Failure(law, str(wrong), example, shapes, wrong))
+            failures.append(Failure(law, str(wrong), example, shapes, wrong, ordinary))
         except Exception as error:
             verdicts[law] = "failed"
             what = f"{type(error).__name__}: {error}"
-            failures.append(Failure(law, what, example, shapes, Disagreement("", what)))
+            failures.append(Failure(law, what, example, shapes, Disagreement("", what), ordinary))
         return False
 
     for law in (law for law in TRIAL_LAWS if law in wanted):
-        for trial in trials:
-            key = trial.reference.example.key
-            if not judge(law, functools.partial(TRIAL_LAWS[law], trial), key, shapes_of(trial.reference.inputs)):
+        for trial in sorted(trials, key=lambda trial: not trial.reference.example.ordinary):  # a plain failure teaches more
+            example = trial.reference.example
+            if not judge(law, functools.partial(TRIAL_LAWS[law], trial), example.key, shapes_of(trial.reference.inputs), example.ordinary):
                 break
         tick()
     for trial in trials:

@@ -199,6 +199,7 @@ def test_edges_reach_size_zero():
 
 def test_names_may_be_rooms_files_or_components():
     assert {c.name for c in select(["ops"])} == {c.name for c in components().values() if c.room == "ops"}
+    assert {c.name for c in select(["ops/softmax.py"])} == {"ops.softmax", "ops.log_softmax", "ops.logsumexp"}
     assert [c.name for c in select(["layer_norm"])] == [c.name for c in select(["ops/layer_norm.py"])] == ["ops.layer_norm"]
 
 

@@ -87,6 +87,13 @@ def test_wrong_targets_are_wrong_usage(target, capsys):
     assert main(["check", target, "--against", "ops.rms_norm"]) == 2
 
 
+def test_a_plain_failure_is_told_before_one_at_size_0(tmp_path, capsys):
+    source = RIGHT.replace("xhat = x * r", "xhat = x * r; x.max()").replace(".sum(0)", ".mean(0)")
+    code, said = check(tmp_path, capsys, source)
+    assert code == 1
+    assert "a mean that should be a sum" in said
+
+
 def hint(expected, got, **options):
     options.setdefault("gradient", True)
     return " ".join(teacher.hints(np.asarray(expected, dtype=float), np.asarray(got, dtype=float), **options))
