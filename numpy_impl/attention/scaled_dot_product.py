@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, floats, in_range, positive, same_shape
 from byhand.noise import Noise
+from numpy_impl.ops._blocks import blocks
 from numpy_impl.ops.random_bits import random_bits
-
-_STRIP = 64  # query rows worked on together: their scores stay in the cache, and keys that none of them may see are skipped
 
 
 def scaled_dot_product(
@@ -84,54 +84,58 @@ def scaled_dot_product(
     scaled = query * scale                                           # (..., T, E): cheaper than scaling (..., T, S)
     y = np.empty_like(query, shape=(*lead, t, w))                    # laid out as query is: heads that are views merge without a copy
     trail = []                                                       # what the pullback needs of each strip, P above all
-    for rows, seen in _strips(t, s, causal):
-        scores = scaled[..., rows, :] @ key[..., seen, :].swapaxes(-1, -2)    # (..., strip, seen)
+    for part, rows, seen in _pieces(shape, causal):
+        scores = scaled[part][..., rows, :] @ key[part][..., seen, :].swapaxes(-1, -2)    # (..., strip, seen)
         slope = None
         if soft_cap is not None:
             scores, slope = _cap(scores, soft_cap)
         if added is not None:
-            scores += added[..., rows, seen]
+            scores += added[part][..., rows, seen]
         if hidden is not None:
-            np.copyto(scores, -np.inf, where=hidden[..., rows, seen])
+            np.copyto(scores, -np.inf, where=hidden[part][..., rows, seen])
         if causal:
             np.copyto(scores, -np.inf, where=~np.tri(*scores.shape[-2:], rows.start + s - t, dtype=bool))
         p = _softmax_in_place(scores)
-        np.matmul(p if kept is None else p * kept[..., rows, seen] * grown, value[..., seen, :], out=y[..., rows, :])
-        trail.append((rows, seen, p, slope))
+        dropped = p if kept is None else p * kept[part][..., rows, seen] * grown
+        np.matmul(dropped, value[part][..., seen, :], out=y[part][..., rows, :])
+        trail.append((part, rows, seen, p, slope))
 
     def backward(dy):
         dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key), np.zeros_like(value)
         dadded = None if bias is None else np.zeros(shape, dtype=bias.dtype)
-        for rows, seen, p, slope in trail:
+        for part, rows, seen, p, slope in trail:
             # y = dropout(P) V
-            dropped = p if kept is None else p * kept[..., rows, seen] * grown
-            dvalue[..., seen, :] += dropped.swapaxes(-1, -2) @ dy[..., rows, :]
-            dp = dy[..., rows, :] @ value[..., seen, :].swapaxes(-1, -2)
+            dropped = p if kept is None else p * kept[part][..., rows, seen] * grown
+            dvalue[part][..., seen, :] += dropped.swapaxes(-1, -2) @ dy[part][..., rows, :]
+            dp = dy[part][..., rows, :] @ value[part][..., seen, :].swapaxes(-1, -2)
             if kept is not None:
-                dp *= kept[..., rows, seen]
+                dp *= kept[part][..., rows, seen]
                 dp *= grown
             # P = softmax(scores): raising one score lowers the other probabilities of its row, so that ds = P · (dP − Σ P · dP).
             # Where P is 0, for what was hidden and for a row that sees nothing, nothing passes.
             dp -= np.vecdot(p, dp)[..., None]
             dscores = np.multiply(dp, p, out=dp)
             if dadded is not None:
-                dadded[..., rows, seen] = dscores
+                dadded[part][..., rows, seen] = dscores
             if slope is not None:
                 dscores *= slope
             # scores = (scale · Q) Kᵀ
-            np.matmul(dscores, key[..., seen, :], out=dquery[..., rows, :])
-            dkey[..., seen, :] += dscores.swapaxes(-1, -2) @ scaled[..., rows, :]
+            np.matmul(dscores, key[part][..., seen, :], out=dquery[part][..., rows, :])
+            dkey[part][..., seen, :] += dscores.swapaxes(-1, -2) @ scaled[part][..., rows, :]
         dquery *= scale
         return dquery, dkey, dvalue, None if bias is None else _sum_to(dadded, bias.shape)
 
     return y, backward
 
 
-def _strips(t: int, s: int, causal: bool) -> Iterator[tuple[slice, slice]]:
-    """(query rows, the keys that at least one of them sees) of every strip."""
-    for start in range(0, t, _STRIP):
-        stop = start + _STRIP                                        # beyond t in the last strip: slices end where the array does
-        yield slice(start, stop), slice(0, max(stop + s - t, 0) if causal else s)
+def _pieces(shape: tuple[int, ...], causal: bool) -> Iterator[tuple[Any, slice, slice]]:
+    """Pieces of the scores that stay in the cache: (part of the first axis, query rows, the keys that at least one of these rows sees)."""
+    *lead, t, s = shape
+    strip = 64 if causal else 256    # low strips skip more of what nobody sees; where there is nothing to skip, tall ones multiply faster
+    for part in blocks(lead[0], math.prod(shape[1:]) // 4) if lead else [...]:
+        for start in range(0, t, strip):
+            stop = start + strip                                     # beyond t in the last strip: slices end where the array does
+            yield part, slice(start, stop), slice(0, max(stop + s - t, 0) if causal else s)
 
 
 def _cap(scores: NDArray, soft_cap: float) -> tuple[NDArray, NDArray]:

@@ -9,6 +9,9 @@ def broadcast(draw, *shape):
     return [draw(one_of(n, 1)) for n in kept]
 
 
+_PIECES = "how much is worked on together is a matter of speed"
+
+
 @case(
     "attention.scaled_dot_product",
     bench=dict(query=array(8, 4, 256, 64), key=array(8, 4, 256, 64), value=array(8, 4, 256, 64), causal=True),
@@ -27,7 +30,11 @@ def broadcast(draw, *shape):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), dropout=-0.1),
     ],
     equivalent={
-        "_STRIP = 64 -> _STRIP = 65": "how many rows are worked on together is a matter of speed",
+        "64 if causal else 256 -> 65 if causal else 256": _PIECES,
+        "64 if causal else 256 -> 64 if causal else 257": _PIECES,
+        "math.prod(shape[1:]) // 4 -> math.prod(shape[1:]) % 4": _PIECES,
+        "math.prod(shape[1:]) // 4 -> math.prod(shape[1:]) // 5": _PIECES,
+        "shape[1:] -> shape[2:]": _PIECES,
         "stop + s - t -> stop + s + t": "keys that no query of the strip may see are then computed and masked, not skipped",
         "stop + s - t -> stop + s": "keys that no query of the strip may see are then computed and masked, not skipped",
         "max(stop + s - t, 0) -> max(stop + s - t, 1)": "one more key is computed and masked",
