@@ -20,23 +20,21 @@ count = 0
 while True:
     count += 1
     save_weights(sys.argv[1], {f"w{i}": np.full(100_000, count, dtype=np.float32) for i in range(4)}, step=count)
-    if count == 1:
-        print("first", flush=True)
+    print(count, flush=True)
 """
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_weights(tmp_path):
-    path, chance, seen = tmp_path / "last.safetensors", random.Random(0), []
-    for _ in range(12):
+    path, chance = tmp_path / "last.safetensors", random.Random(0)
+    for saves in range(1, 13):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
-            assert writer.stdout.readline() == b"first\n"
-            time.sleep(chance.uniform(0, 0.05))
+            assert [writer.stdout.readline() for _ in range(saves)][-1] == b"%d\n" % saves
+            time.sleep(chance.uniform(0, 0.01))             # into the middle of the next
             writer.send_signal(signal.SIGKILL)
         weights = load_weights(path)
         values = {float(v) for array in weights.values() for v in np.unique(array)}
         assert len(weights) == 4 and len(values) == 1       # all of one save
-        seen += values
-    assert len(set(seen)) > 3                               # the kills did fall at different moments
+        assert values.pop() >= saves
     save_weights(path, {"w": np.ones(2, dtype=np.float32)})  # what a killed writer left beside does not disturb the next
     assert load_weights(path)["w"].tolist() == [1, 1]
     assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]
