@@ -10,7 +10,7 @@ from numpy_impl.losses.softmax_cross_entropy import _losses
 
 
 def linear_cross_entropy(
-    hidden: NDArray, weight: NDArray, *, targets: NDArray, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 1024
+    hidden: NDArray, weight: NDArray, *, targets: NDArray, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 512
 ) -> tuple[NDArray, Callable]:
     """loss = −Σ log p_t / M,  with  p = softmax(hidden @ weightᵀ),  t the token's target and M the number of tokens that count.
 

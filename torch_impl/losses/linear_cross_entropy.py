@@ -9,7 +9,7 @@ from byhand.checks import at_least_rank, demand, exact_rank, floats, ids_below, 
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, *, targets: Tensor, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 1024
+    hidden: Tensor, weight: Tensor, *, targets: Tensor, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 512
 ) -> Tensor:
     """loss = −Σ log p_t / M,  with  p = softmax(hidden @ weightᵀ),  t the token's target and M the number of tokens that count.
 

@@ -39,7 +39,7 @@ def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options)
     ],
     also=[equals_linear_and_cross_entropy],
     equivalent={
-        "chunk=1024 -> chunk=1025": "the result does not depend on the chunk",
+        "chunk=512 -> chunk=513": "the result does not depend on the chunk",
         "_losses(logits, targets[rows], scale[rows], overwrite=True) -> _losses(logits, targets[rows], scale[rows], overwrite=False)":
             "only where the gradient of a chunk is put, beside its logits or in their place",
     },
