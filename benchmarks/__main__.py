@@ -156,7 +156,7 @@ def show(rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
     """The table: milliseconds by column, and NumPy's speed as a multiple of PyTorch's."""
     columns = sorted({c for row in rows for c in row["seconds"]}, key=lambda c: (not c.startswith("numpy"), c))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("forward + backward, ms", min_width=32)
+    table.add_column("forward + backward, ms", min_width=40)
     for title in ("threads", *columns, *(f"{c} ×" for c in columns if c.startswith("numpy"))):
         table.add_column(title, justify="right")
     for row in rows:

@@ -86,14 +86,12 @@ def _differentiated(component: Component, side: Side, function: Callable, call: 
     return Work(torch_step, with_transfers)
 
 
-def train_step(side_name: str, device: str, *, d_model: int, n_layers: int, n_heads: int, length: int, batch: int, vocabulary: int) -> Work:
-    """One step of a GPT: forward, backward and AdamW, in float32, without dropout."""
+def train_step(side_name: str, device: str, *, model: dict[str, Any], batch: int, fused: bool) -> Work:
+    """One step of a GPT: forward, backward and AdamW, in float32, without dropout; torch's AdamW `fused`, or as it is by default."""
     from byhand.configs import GPT2Config
 
-    config = GPT2Config(
-        vocabulary=vocabulary, max_length=length, d_model=d_model, n_layers=n_layers, n_heads=n_heads, dropout=0.0
-    )
-    ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length + 1))
+    config = GPT2Config(**model, dropout=0.0)
+    ids = np.random.default_rng(0).integers(0, config.vocabulary, (batch, config.max_length + 1))
     source = find("models.GPT2").implementation("numpy")(config, rng=np.random.default_rng(0))
     if side_name == "numpy":
         from numpy_impl.layers.module import flatten as flatten_grads
@@ -109,16 +107,16 @@ def train_step(side_name: str, device: str, *, d_model: int, n_layers: int, n_he
         return Work(numpy_step)
     import torch
 
-    model = find("models.GPT2").implementation("torch")(config).to(device)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in source.state_dict().items()})
-    fused = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    twin = find("models.GPT2").implementation("torch")(config).to(device)
+    twin.load_state_dict({k: torch.from_numpy(v) for k, v in source.state_dict().items()})
+    adamw = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=fused or None)
     tokens = torch.from_numpy(ids).to(device)
 
     def torch_step() -> Any:
-        loss = model.loss(tokens[:, :-1], tokens[:, 1:])
-        fused.zero_grad(set_to_none=True)
+        loss = twin.loss(tokens[:, :-1], tokens[:, 1:])
+        adamw.zero_grad(set_to_none=True)
         loss.backward()
-        fused.step()
+        adamw.step()
         return loss
 
     if device == "cpu":
@@ -132,9 +130,12 @@ def train_step(side_name: str, device: str, *, d_model: int, n_layers: int, n_he
     return Work(torch_step, with_transfers)
 
 
-TRAIN = {
-    "GPT d256 L4 H4 T128 B8 V4096": {"d_model": 256, "n_layers": 4, "n_heads": 4, "length": 128, "batch": 8, "vocabulary": 4096},
-    "GPT d384 L6 H6 T256 B4 V4096": {"d_model": 384, "n_layers": 6, "n_heads": 6, "length": 256, "batch": 4, "vocabulary": 4096},
+_SMALL = {"d_model": 256, "n_layers": 4, "n_heads": 4, "max_length": 128, "vocabulary": 4096}
+_LARGER = {"d_model": 384, "n_layers": 6, "n_heads": 6, "max_length": 256, "vocabulary": 4096}
+TRAIN: dict[str, dict[str, Any]] = {
+    "GPT d256 L4 H4 T128 B8 V4096, torch's AdamW fused": {"model": _SMALL, "batch": 8, "fused": True},
+    "GPT d256 L4 H4 T128 B8 V4096, torch's AdamW default": {"model": _SMALL, "batch": 8, "fused": False},
+    "GPT d384 L6 H6 T256 B4 V4096, torch's AdamW fused": {"model": _LARGER, "batch": 4, "fused": True},
 }
 
 
