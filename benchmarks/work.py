@@ -8,7 +8,6 @@ import numpy as np
 
 from parity.registry import Component, components, find
 from parity.sides import Side, arguments, differentiable, flatten, is_float
-from parity.trial import state_specs
 
 Call = Callable[[], Any]
 
@@ -33,10 +32,11 @@ def component_work(name: str, side_name: str, device: str) -> Work:
     """Forward and backward of a component in float32 on its large example."""
     component = find(name)
     example = component.large()
-    inputs, state = example.fill(state_specs(component, example))
+    inputs, _ = example.fill()
     side = Side(side_name, "float32", device)
     if component.kind == "module":
-        module = side.module(component, inputs["init"], state)
+        fresh = Side("numpy", "float32").module(component, inputs["init"])  # initial weights, as in the first step of a training
+        module = side.module(component, inputs["init"], fresh.state_dict())
         call = side.tree(inputs.get("call", {}))
         return _differentiated(component, side, module.forward if side_name == "numpy" else module, call, module)
     call = side.tree(dict(inputs))
