@@ -144,7 +144,7 @@ class Study:
         for key in () if self.error else self.equivalent:
             if key not in known:
                 told[key] = "no such mutant"
-            elif self.verdicts.get(key) is not None:
+            elif self.verdicts.get(key) not in (None, "time limit"):  # what only costs time may cost too much of it on a slow machine
                 told[key] = f"it is killed, by the {self.verdicts[key]}"
         return told
 
