@@ -123,7 +123,6 @@ def run_component(
     implementation: Any = None,
     references: list[Reference] | None = None,
     laws: Iterable[str] | None = None,
-    tick: Callable[[], None] = lambda: None,
 ) -> Result:
     """Every law (or only `laws`) on `examples` examples of a census; one failing example a law is enough.
 
@@ -159,12 +158,10 @@ def run_component(
             example = trial.reference.example
             if not judge(law, functools.partial(TRIAL_LAWS[law], trial), example.key, shapes_of(trial.reference.inputs), example.ordinary):
                 break
-        tick()
     for trial in trials:
         errors += [(precision_, error, trial.reference.example.key) for precision_, error in trial.errors]
     for law in (law for law in COMPONENT_LAWS if law in wanted):
         judge(law, functools.partial(COMPONENT_LAWS[law], component, implementation, device, seed), f"{component.name}/{law}", "")
-        tick()
     for law, what in _vacuous(trials, errors):
         if verdicts.get(law) == "passed":
             verdicts[law] = "failed"

@@ -68,13 +68,6 @@ class Hypothesis(Draw):
         return self._draw(self._strategies.integers(0, count - 1))
 
 
-class Smallest(Draw):
-    """Always the simplest choice: one fixed, minimal example."""
-
-    def pick(self, count: int) -> int:
-        return 0
-
-
 class Large(Draw):
     """The simplest choices at the size of real work: what benchmarks run on."""
 

@@ -76,15 +76,16 @@ def test_a_query_that_sees_nothing_gives_zero_and_passes_no_gradient(kernel, hid
 def test_the_kernels_agree(options):
     # PyTorch's own causal flag with a scale of zero or less gives NaN on the CPU: the twin hands it a mask instead.
     torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 4, 3, 8, requires_grad=True) for _ in range(3))
+    query, key, value = (torch.randn(2, 4, 3, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     options = dict(options)
-    bias = options.pop("bias", None)
+    bias = options["bias"].double() if "bias" in options else None
+    options.pop("bias", None)
     results = []
     for kernel in ("math", "sdpa"):
         y = twin(query, key, value, bias, **options, kernel=kernel)
         results.append((y, *torch.autograd.grad(y.square().sum(), (query, key, value))))
     for math_result, fused in zip(*results, strict=True):
-        torch.testing.assert_close(math_result, fused, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(math_result, fused, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{"soft_cap": 5.0}, {"dropout": 0.5, "noise": Noise(seed=1)}])
