@@ -88,7 +88,7 @@ def _differentiated(component: Component, side: Side, function: Callable, call: 
 
 def train_step(side_name: str, device: str, *, model: dict[str, Any], batch: int, fused: bool) -> Work:
     """One step of a GPT: forward, backward and AdamW, in float32, without dropout; torch's AdamW `fused`, or as it is by default."""
-    from byhand.configs import GPT2Config
+    from byhand.configs.gpt2 import GPT2Config
 
     config = GPT2Config(**model, dropout=0.0)
     ids = np.random.default_rng(0).integers(0, config.vocabulary, (batch, config.max_length + 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from byhand.checks import choice, demand, in_range, not_negative, positive, size
-from byhand.configs import GPT2_PRESETS, GPT2Config
+from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 
 
 def _option(default: Any, help: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.configs import GPT2Config
+from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
 from numpy_impl.layers.block import Block
 from numpy_impl.layers.embedding import Embedding

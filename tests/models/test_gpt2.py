@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from byhand.configs import GPT2_PRESETS, GPT2Config
-from byhand.hugging_face import gpt2_from_hugging_face, gpt2_to_hugging_face
+from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
+from byhand.hugging_face.gpt2 import gpt2_from_hugging_face, gpt2_to_hugging_face
 from byhand.noise import Noise
 from numpy_impl.layers.module import flatten
 from numpy_impl.models.gpt2 import GPT2

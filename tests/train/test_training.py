@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from byhand.checks import NonFiniteError
-from byhand.configs import GPT2Config
+from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise
 from numpy_impl.models.gpt2 import GPT2 as NumpyGPT2
 from numpy_impl.optim.sgd import SGD

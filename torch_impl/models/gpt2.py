@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.configs import GPT2Config
+from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
 from torch_impl.layers.block import Block
 from torch_impl.layers.embedding import Embedding

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from byhand.configs import GPT2_PRESETS, GPT2Config
+from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, ids, integer, left_out, maybe, noise, one_of, size
 

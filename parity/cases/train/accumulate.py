@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from byhand.configs import GPT2Config
+from byhand.configs.gpt2 import GPT2Config
 from parity.cases import array, case, ids, integer, left_out, mask, maybe, noise, one_of
 
 VOCABULARY, CONTEXT = 11, 5

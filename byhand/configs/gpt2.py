@@ -1,11 +1,11 @@
-"""What a model is made of, as frozen values, and the sizes that people know by name."""
+"""The sizes of GPT-2, as one frozen value, and those that people know by name."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from byhand.checks import demand, in_range, positive, size
+from byhand.configs.reading import from_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GPT2Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GPT2Config":
         """The config that `dataclasses.asdict` turned into `values`; a ValueError names unknown and missing keys."""
-        return _from_dict(cls, values)
+        return from_dict(cls, values)
 
     @property
     def parameters(self) -> int:
@@ -71,18 +71,6 @@ class GPT2Config:
         d, f = self.d_model, self.d_hidden or 4 * self.d_model
         block = 4 * (d * d + d) + (f * d + f) + (d * f + d) + 2 * 2 * d  # four projections, up, down, two norms
         return (self.vocabulary + self.max_length) * d + self.n_layers * block + 2 * d
-
-
-def _from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else f", which is none of {', '.join(fields)}"
-            raise ValueError(f"{cls.__name__} needs known keys; got {key!r}{hint}")
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
-    demand(cls.__name__, not missing, f"a value for {', '.join(missing)}", keys=list(values))
-    return cls(**values)
 
 
 def _gpt2(d_model: int, n_layers: int, n_heads: int, *, vocabulary: int = 50257, max_length: int = 1024) -> GPT2Config:

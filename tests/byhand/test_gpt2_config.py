@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from byhand.configs import GPT2_PRESETS, GPT2Config
+from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 
 SIZES = dict(vocabulary=5, max_length=4, d_model=6, n_layers=1, n_heads=2)
 
