@@ -9,7 +9,7 @@ from byhand.checks import demand
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """The frozen config of class `cls` with these values; a ValueError names an unknown key and the nearest known one, or what is missing."""
+    """The frozen config of class `cls` with these values; a ValueError names an unknown key, and the one meant, or a missing one."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
