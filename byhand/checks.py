@@ -76,6 +76,13 @@ def integers(function: str, **arrays: Any) -> None:
     _of_kind(function, "integers", _INTEGERS, arrays)
 
 
+def numbers(function: str, **arrays: Any) -> None:
+    """Every array holds integers, or floats that this side computes in (None passes)."""
+    for name, array in arrays.items():
+        floating = _TORCH_FLOATS if hasattr(array, "dtype") and _is_torch(array) else _NUMPY_FLOATS
+        _of_kind(function, "integers or floats", (*_INTEGERS, *floating), {name: array})
+
+
 def booleans(function: str, **arrays: Any) -> None:
     """Every array holds booleans (None passes)."""
     _of_kind(function, "booleans", ("bool",), arrays)
