@@ -94,7 +94,10 @@ def scaled_dot_product(
         if hidden is not None:
             np.copyto(scores, -np.inf, where=hidden[part][..., rows, seen])
         if causal:
-            np.copyto(scores, -np.inf, where=~np.tri(*scores.shape[-2:], rows.start + s - t, dtype=bool))
+            # All rows of the strip see the keys up to the one beside its first row; what follows is a triangle.
+            common = max(rows.start + s - t, 0)
+            future = scores[..., common:]
+            np.copyto(future, -np.inf, where=~np.tri(*future.shape[-2:], rows.start + s - t - common, dtype=bool))
         p = _softmax_in_place(scores)
         dropped = p if kept is None else p * kept[part][..., rows, seen] * grown
         np.matmul(dropped, value[part][..., seen, :], out=y[part][..., rows, :])
@@ -150,7 +153,7 @@ def _softmax_in_place(scores: NDArray) -> NDArray:
     # The lowest finite number stands in for the peak of such a row: −inf − (−inf) would be NaN.
     scores -= scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min)
     np.exp(scores, out=scores)
-    scores /= np.maximum(scores.sum(-1, keepdims=True), 1)           # every other row holds an exp(0) = 1 and sums to more
+    scores /= np.maximum(scores @ np.ones((scores.shape[-1], 1), scores.dtype), 1)           # every other row holds an exp(0) = 1 and sums to more
     return scores
 
 

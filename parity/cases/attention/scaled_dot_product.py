@@ -9,6 +9,7 @@ def broadcast(draw, *shape):
     return [draw(one_of(n, 1)) for n in kept]
 
 
+_TRIANGLE = "the triangle that is masked then begins at an earlier key, all of whose queries see it"
 _PIECES = "how much is worked on together is a matter of speed"
 
 
@@ -37,6 +38,10 @@ _PIECES = "how much is worked on together is a matter of speed"
         "shape[1:] -> shape[2:]": _PIECES,
         "stop + s - t -> stop + s + t": "keys that no query of the strip may see are then computed and masked, not skipped",
         "stop + s - t -> stop + s": "keys that no query of the strip may see are then computed and masked, not skipped",
+        "rows.start + s - t -> -t": _TRIANGLE,
+        "rows.start + s -> rows.start - s": _TRIANGLE,
+        "rows.start + s -> s": _TRIANGLE,
+        "rows.start + s -> rows.start": _TRIANGLE,
         "max(stop + s - t, 0) -> max(stop + s - t, 1)": "one more key is computed and masked",
         "random_bits(noise, shape) >= round(dropout * 2 ** 32) -> random_bits(noise, shape) > round(dropout * 2 ** 32)":
             "differs once in 2^32 words",
