@@ -150,6 +150,13 @@ def not_negative(function: str, **values: Any) -> None:
             fail(function, f"{name} >= 0 and finite", f"{name}={value!r}")
 
 
+def at_least(function: str, low: float, /, **values: Any) -> None:
+    """Every number is finite and at least `low`."""
+    for name, value in values.items():
+        if not _is_number(value) or not low <= value < math.inf:
+            fail(function, f"{name} >= {low:g} and finite", f"{name}={value!r}")
+
+
 def fractions(function: str, count: int, **values: Any) -> None:
     """Every value is a tuple of `count` numbers in [0, 1): one is excluded."""
     for name, value in values.items():
