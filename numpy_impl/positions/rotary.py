@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import at_least_rank, broadcastable, demand, exact_rank, floats, numbers, positive, same_shape, size
+from numpy_impl.ops._blocks import blocks
 
 
 class RotaryTable(NamedTuple):
@@ -68,24 +69,34 @@ def rotary(x: NDArray, *, cos: NDArray, sin: NDArray, interleaved: bool = False)
     demand("rotary", cos.shape[-2] == t, "as many positions in cos and sin as in x", x=x, cos=cos)
     broadcastable("rotary", (*x.shape[:-1], half), cos=cos)
 
+    turn = _complex(cos, sin)                                                    # (..., T, R/2): exp(√−1 m ωᵢ)
+
     def backward(dy):
-        # For a pair the op is the matrix M = [[cos, −sin], [sin, cos]], and a pullback multiplies by its transpose. Transposing only swaps
-        # the signs of the sines: it turns by the opposite angle. In complex numbers: y = w x gives dx = conj(w) dy. (A table with an
-        # attention factor has |w| ≠ 1; the conjugate is then still the transpose, while the inverse no longer is.)
-        return _turn(dy, cos, -sin, interleaved)
+        # For a pair the op is the matrix [[cos, −sin], [sin, cos]], and a pullback multiplies by its transpose. Transposing only swaps the
+        # signs of the sines: it turns by the opposite angle. In complex numbers: y = w x has the pullback dx = conj(w) dy.
+        # (With an attention factor c, |w| = c: the conjugate is then still the transpose, but no longer the inverse.)
+        return _turned(dy, turn.conj(), interleaved)
 
-    return _turn(x, cos, sin, interleaved), backward
+    return _turned(x, turn, interleaved), backward
 
 
-def _turn(x: NDArray, cos: NDArray, sin: NDArray, interleaved: bool) -> NDArray:
-    half = cos.shape[-1]
+def _turned(x: NDArray, turn: NDArray, interleaved: bool) -> NDArray:
+    """x with its pairs multiplied by the complex numbers `turn`, laid out as x is."""
+    t, half = turn.shape[-2:]
     first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
-    a, b = x[..., first], x[..., second]                                         # (..., T, R/2)
     y = np.empty_like(x)
-    np.subtract(a * cos, b * sin, out=y[..., first])
-    np.add(b * cos, a * sin, out=y[..., second])
+    for rows in blocks(t, x.size // max(t, 1)):
+        z = _complex(x[..., rows, first], x[..., rows, second])                  # (..., rows, R/2)
+        z *= turn[..., rows, :]
+        y[..., rows, first], y[..., rows, second] = z.real, z.imag
     y[..., 2 * half:] = x[..., 2 * half:]
     return y
+
+
+def _complex(real: NDArray, imag: NDArray) -> NDArray:
+    z = np.empty(real.shape, np.result_type(real, np.complex64))                 # complex64 of float32, complex128 of float64
+    z.real, z.imag = real, imag
+    return z
 
 
 def rotary_frequencies(width: int, *, base: float = 10000.0) -> NDArray:
