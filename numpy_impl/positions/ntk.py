@@ -47,12 +47,12 @@ def ntk_frequencies(width: int, *, factor: float, base: float = 10000.0) -> NDAr
 def dynamic_ntk_frequencies(
     width: int, *, factor: float, original_length: int, length: int | None = None, base: float = 10000.0
 ) -> NDArray:
-    """ω′ᵢ = base′^(−2i / R),  with  base′ = base · (s L / T − (s − 1))^(R / (R − 2)),  L = max(length, T).
+    """ω′ᵢ = base′^(−2i / R),  with  base′ = base · (1 + s (L / T − 1))^(R / (R − 2)),  L = max(length, T).
 
     `ntk_frequencies` slows a model even where it reads no more than it was trained on, and so gets worse at what it knew. Here the
     scaling grows with the text: up to T = original_length tokens nothing changes; at L tokens the slowest pair is slowed by
-    s L / T − s + 1, which is 1 at L = T and rises by s for every further T. With s = 1 it is slowed by L / T, which keeps the angle of
-    the last token where it was at T; a larger s slows it sooner than the text needs, because the pairs in between are slowed by less.
+    1 + s (L / T − 1), which rises by s for every further T. With s = 1 it is slowed by L / T, which keeps its angle at the last token
+    what it was at T; a larger s slows it sooner than the text needs, because the pairs in between are slowed by less.
 
     The frequencies of a longer text are other frequencies: keys that were turned and cached when the text was shorter do not fit them.
 
@@ -83,4 +83,4 @@ def dynamic_ntk_frequencies(
         size(who, at_least=0, length=length)
     at_least(who, 1, factor=factor)
     longest = original_length if length is None else max(length, original_length)
-    return ntk_frequencies(width, factor=factor * longest / original_length - (factor - 1), base=base)
+    return ntk_frequencies(width, factor=1 + factor * (longest / original_length - 1), base=base)

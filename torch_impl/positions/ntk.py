@@ -27,7 +27,7 @@ def dynamic_ntk_frequencies(
     base: float = 10000.0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """ω′ᵢ = base′^(−2i / R),  with  base′ = base · (s L / T − (s − 1))^(R / (R − 2)),  L = max(length, T),  T = original_length.
+    """ω′ᵢ = base′^(−2i / R),  with  base′ = base · (1 + s (L / T − 1))^(R / (R − 2)),  L = max(length, T),  T = original_length.
 
     -> (R/2,) float64.
     """

@@ -53,14 +53,16 @@ def ramp(side, width, factor, original_length, beta_fast=32.0, beta_slow=1.0, tr
     bench=dict(width=128, factor=8.0, original_length=4096),
 )
 def yarn_frequencies(draw):
-    width = 2 * draw(one_of(integer(0, 8), integer(9, 16)))
-    betas = draw(one_of({}, {}, dict(beta_fast=draw(one_of(4, number(2.0, 60.0)))), dict(beta_slow=draw(number(0.1, 4.0))),
-                        dict(beta_fast=draw(number(5.0, 20.0)), beta_slow=draw(number(0.5, 5.0))), dict(beta_fast=3.0, beta_slow=3.0)))
-    ordinary = dict(original_length=draw(one_of(1, 20, 512, 10**6, integer(10, 9000))), base=draw(left_out(one_of(10000.0, 100.0, 5e5))))
     # with so small a base one turn stands beyond the last place that a ramp may end at
-    small = dict(original_length=draw(integer(650, 1900)), base=10)
-    return dict(width=width, factor=draw(one_of(1, 8.0, number(2.0, 40.0))), truncate=draw(left_out(one_of(False, False, True))),
-                **betas, **draw(one_of(ordinary, ordinary, small, dict(original_length=100, base=2.0))))
+    beyond = draw(one_of(dict(original_length=draw(integer(650, 1200)), base=10), dict(original_length=100, base=2.0)))
+    before = dict(original_length=draw(one_of(1, 20)))
+    ramp = dict(original_length=draw(integer(300, 9000)), base=draw(left_out(one_of(10000.0, 100.0, 5e5))))
+    after = dict(original_length=10**6, base=100.0)
+    betas = [dict(beta_fast=draw(one_of(8, number(5.0, 60.0)))), dict(beta_slow=draw(number(0.1, 4.0))),
+             dict(beta_fast=draw(number(5.0, 20.0)), beta_slow=draw(number(0.5, 5.0))), dict(beta_fast=3.0, beta_slow=3.0)]
+    setting = draw(one_of(beyond, before, after, ramp, ramp, ramp | draw(one_of(*betas)), ramp | draw(one_of(*betas))))
+    return dict(width=2 * draw(one_of(integer(0, 3), integer(4, 16), integer(4, 16))), **setting,
+                factor=draw(one_of(1, 8.0, number(2.0, 40.0), number(2.0, 40.0))), truncate=draw(left_out(one_of(False, False, True))))
 
 
 @case(
