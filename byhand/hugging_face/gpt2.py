@@ -1,12 +1,86 @@
-"""Between our parameter names and those of Hugging Face's files: renaming, transposing, splitting and joining, nothing else."""
+"""Between our GPT-2's config and parameter names and those of Hugging Face's files: renaming, transposing, splitting and joining."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.checks import choice, demand
+from byhand.configs.gpt2 import GPT2Config
+
 _PREFIX = "transformer."                        # GPT2LMHeadModel's files have it, GPT2Model's (the one published as "gpt2") do not
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry along
+_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "silu": "silu", "mish": "mish"}
+
+
+def gpt2_config_from_hugging_face(values: Mapping[str, Any]) -> GPT2Config:
+    """The config.json of a transformers GPT-2 as ours.
+
+    Raises
+    ------
+    ValueError   if something is missing, or the model has what ours has not: three different dropouts, a head of its own, scores that are
+                 scaled otherwise
+
+    Examples
+    --------
+    >>> gpt2_config_from_hugging_face(dict(vocab_size=5, n_positions=8, n_embd=4, n_layer=1, n_head=2)).d_hidden
+    16
+    """
+    who = "gpt2_config_from_hugging_face"
+    missing = [name for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head") if values.get(name) is None]
+    demand(who, not missing, f"a value for {', '.join(missing)}", keys=sorted(values))
+    plain = dict(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, tie_word_embeddings=True)
+    for name, value in plain.items():
+        choice(who, (value,), **{name: values.get(name, value)})
+    dropouts = {name: values.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
+    activation = values.get("activation_function", "gelu_new")
+    choice(who, _ACTIVATIONS, activation_function=activation)
+    return GPT2Config(
+        vocabulary=values["vocab_size"],
+        max_length=values["n_positions"],
+        d_model=values["n_embd"],
+        n_layers=values["n_layer"],
+        n_heads=values["n_head"],
+        d_hidden=values.get("n_inner"),
+        dropout=dropouts["resid_pdrop"],
+        norm_eps=values.get("layer_norm_epsilon", 1e-5),
+        activation=_ACTIVATIONS[activation],
+    )
+
+
+def gpt2_config_to_hugging_face(config: GPT2Config) -> dict[str, Any]:
+    """The way back: a config.json for transformers' GPT2LMHeadModel.
+
+    Raises
+    ------
+    ValueError   if transformers does not have the activation
+
+    Examples
+    --------
+    >>> ours = GPT2Config(vocabulary=5, max_length=8, d_model=4, n_layers=1, n_heads=2)
+    >>> gpt2_config_from_hugging_face(gpt2_config_to_hugging_face(ours)) == ours
+    True
+    """
+    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    choice("gpt2_config_to_hugging_face", activations, activation=config.activation)
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocabulary,
+        "n_positions": config.max_length,
+        "n_embd": config.d_model,
+        "n_layer": config.n_layers,
+        "n_head": config.n_heads,
+        "n_inner": config.d_hidden,
+        "activation_function": activations[config.activation],
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "layer_norm_epsilon": config.norm_eps,
+        "tie_word_embeddings": True,
+    }
 
 
 def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:

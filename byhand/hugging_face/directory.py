@@ -1,0 +1,158 @@
+"""A directory as Hugging Face's hub holds a model: config.json beside model.safetensors, in one file or in several."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from byhand.checks import choice, demand
+from byhand.configs.gpt2 import GPT2Config
+from byhand.configs.llama import LlamaConfig
+from byhand.hugging_face.gpt2 import (
+    gpt2_config_from_hugging_face,
+    gpt2_config_to_hugging_face,
+    gpt2_from_hugging_face,
+    gpt2_to_hugging_face,
+)
+from byhand.hugging_face.llama import (
+    LLAMA_TYPES,
+    llama_config_from_hugging_face,
+    llama_config_to_hugging_face,
+    llama_from_hugging_face,
+    llama_to_hugging_face,
+)
+from byhand.run_directory import write_whole
+
+Config = GPT2Config | LlamaConfig
+
+
+class _Family(NamedTuple):
+    """The maps of one kind of model: of its config and of its state, each both ways."""
+
+    read_config: Callable[[Mapping[str, Any]], Any]
+    read_state: Callable[[Mapping[str, NDArray], Any], dict[str, NDArray]]
+    write_config: Callable[[Any], dict[str, Any]]
+    write_state: Callable[[Mapping[str, NDArray], Any], dict[str, NDArray]]
+
+
+_GPT2 = _Family(
+    gpt2_config_from_hugging_face,
+    lambda state, config: gpt2_from_hugging_face(state),
+    gpt2_config_to_hugging_face,
+    lambda state, config: gpt2_to_hugging_face(state),
+)
+_LLAMA = _Family(llama_config_from_hugging_face, llama_from_hugging_face, llama_config_to_hugging_face, llama_to_hugging_face)
+_BY_MODEL_TYPE = {"gpt2": _GPT2} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
+_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA}
+
+_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
+                "BOOL": "?"}
+
+
+def load_hugging_face(path: str | os.PathLike) -> tuple[Config, dict[str, NDArray]]:
+    """The config and the state, under our names, of the model in a directory: ``config.json`` and ``model.safetensors``, or its shards.
+
+    Parameters
+    ----------
+    path   the directory, of a GPT-2, Llama, Mistral, Qwen2 or Qwen3
+
+    Returns
+    -------
+    config : GPT2Config or LlamaConfig
+    state    for `load_state_dict` of the model of that config, which casts it; bfloat16, which NumPy lacks, comes as float32, every other
+             dtype as it is
+
+    Raises
+    ------
+    ValueError   if a file is missing or damaged, or holds another kind of model
+    """
+    path = Path(path)
+    values = _json(path / "config.json")
+    choice("load_hugging_face", _BY_MODEL_TYPE, model_type=values.get("model_type"))
+    family = _BY_MODEL_TYPE[values["model_type"]]
+    config = family.read_config(values)
+    return config, family.read_state(_weights(path), config)
+
+
+def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray]) -> Path:
+    """Write config.json and model.safetensors into the directory `path`, as transformers' ``from_pretrained`` reads them.
+
+    Parameters
+    ----------
+    path     the directory; made if there is none, what it holds under these names is replaced
+    config   of the model
+    state    its arrays by our names
+
+    Raises
+    ------
+    ValueError   if the names are not the config's, or transformers has no model of these options
+    """
+    path = Path(path)
+    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2 or a Llama", config=config)
+    family = _BY_CONFIG[type(config)]
+    values = family.write_config(config)
+    theirs = family.write_state(state, config)
+    if values["tie_word_embeddings"]:
+        del theirs["lm_head.weight"]                                    # it is the token embedding, and is not written twice
+    dtypes = {str(array.dtype) for array in theirs.values()}
+    demand("save_hugging_face", len(dtypes) == 1, "arrays of one dtype", dtypes=sorted(dtypes))
+    values["torch_dtype"] = dtypes.pop()
+    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in theirs.items()}, {"format": "pt"})
+    path.mkdir(parents=True, exist_ok=True)
+    write_whole(path / "model.safetensors", content)
+    write_whole(path / "config.json", (json.dumps(values, indent=2) + "\n").encode())
+    return path
+
+
+def _weights(path: Path) -> dict[str, NDArray]:
+    """All arrays by their names, from the one file or from those that the index lists."""
+    index = path / "model.safetensors.index.json"
+    if (path / "model.safetensors").exists() or not index.exists():
+        return _arrays(path / "model.safetensors")
+    places = _json(index).get("weight_map")
+    demand("load_hugging_face", isinstance(places, dict), f"a weight_map in {index}", weight_map=places)
+    arrays: dict[str, NDArray] = {}
+    for file in set(places.values()):
+        demand("load_hugging_face", Path(file).name == file, f"files beside {index}", file=file)
+    for file in sorted(set(places.values())):
+        arrays |= _arrays(path / file)
+    missing = sorted(places.keys() - arrays.keys())
+    demand("load_hugging_face", not missing, f"every array that {index} lists in its file", missing=missing)
+    return arrays
+
+
+def _arrays(file: Path) -> dict[str, NDArray]:
+    """The arrays of one safetensors file by name."""
+    try:
+        entries = safetensors.deserialize(file.read_bytes())
+    except OSError as error:
+        other = " (pytorch_model.bin is there, which only PyTorch can read)" if (file.parent / "pytorch_model.bin").exists() else ""
+        raise ValueError(f"load_hugging_face needs a file it can read; {file}: {error.strerror}{other}") from error
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"load_hugging_face needs a complete safetensors file; {file}: {error}") from error
+    return {name: _array(file, name, entry) for name, entry in entries}
+
+
+def _array(file: Path, name: str, entry: Mapping[str, Any]) -> NDArray:
+    choice("load_hugging_face", _NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
+    array = np.frombuffer(entry["data"], _NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":                                        # the upper half of a float32
+        return (array.astype("<u4") << 16).view("<f4")
+    return array
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"load_hugging_face needs a file it can read; {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"load_hugging_face needs JSON in {file}; {error}") from error
+    demand("load_hugging_face", isinstance(values, dict), f"names and values in {file}", content=values)
+    return values
