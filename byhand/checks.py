@@ -181,6 +181,29 @@ def per_axis(function: str, axes: int, *, at_least: int = 1, **values: Any) -> t
     return each
 
 
+def inside(function: str, shape: Iterable[int], **parts: Any) -> None:
+    """Every part is a (start, stop) for each axis of `shape`, with 0 ≤ start ≤ stop ≤ the axis's size (None passes)."""
+    shape = tuple(shape)
+    for name, part in parts.items():
+        if part is None:
+            continue
+        pairs = [tuple(p) if isinstance(p, (tuple, list)) else () for p in part] if isinstance(part, (tuple, list)) else [()]
+        fits = len(pairs) == len(shape) and all(
+            len(p) == 2 and not any(isinstance(v, bool) or not hasattr(v, "__index__") for v in p) and 0 <= p[0] <= p[1] <= n
+            for p, n in zip(pairs, shape, strict=False)
+        )
+        if not fits:
+            fail(function, f"{name} as a (start, stop) inside each axis of {shape}", f"{name}={part!r}")
+
+
+def window(function: str, **values: Any) -> None:
+    """Every value is a pair (left, right): how many keys before and after its own place a query sees; None is no limit."""
+    for name, value in values.items():
+        pair = isinstance(value, (tuple, list)) and len(value) == 2
+        if not pair or any(v is not None and (isinstance(v, bool) or not hasattr(v, "__index__") or v < 0) for v in value):
+            fail(function, f"{name} as a pair (left, right) of integers >= 0 or None", f"{name}={value!r}")
+
+
 def choice(function: str, options: Iterable[Any], **values: Any) -> None:
     """Every value is one of the options; the nearest one is suggested."""
     options = list(options)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, size
+from byhand.checks import demand, inside, size
 from byhand.noise import Noise
 
 _MULTIPLIERS = np.array([[0xCD9E8D57], [0xD2511F53]], dtype=np.uint64)  # M1, which makes the new first pair, then M0
@@ -14,29 +14,34 @@ _ROUNDS = 10
 _BLOCKS = 16384  # counters worked on together: what they touch stays in the processor's cache
 
 
-def random_bits(noise: Noise, shape: tuple[int, ...]) -> NDArray:
+def random_bits(noise: Noise, shape: tuple[int, ...], *, part: tuple[tuple[int, int], ...] | None = None) -> NDArray:
     """bits[i] = word i mod 4 of Philox(counter = (⌊i / 4⌋, *noise.counter), key = noise.key),  i counting the entries in C order.
 
     A cipher in place of a state: the counter is encrypted, and every entry can be had without those before it.
 
     Parameters
     ----------
-    noise : Noise             which stream
-    shape : tuple of int      any shape of at most 2³⁴ entries, 4 for each of the 2³² values of the first counter word
+    noise : Noise                   which stream
+    shape : tuple of int            any shape of at most 2³⁴ entries, 4 for each of the 2³² values of the first counter word
+    part : tuple of (start, stop)   one an axis: make these entries of the array of `shape` and no others; everything by default
 
     Returns
     -------
-    bits : uint32 of `shape`   independent and uniform on [0, 2³²); the same bits from the torch twin and on every device
+    bits : uint32 of `shape` (or the part's)
+        independent and uniform on [0, 2³²); the same bits from the torch twin and on every device
 
     Raises
     ------
-    ValueError   if noise is not a Noise, a size is negative, or there are more than 2³⁴ entries
+    ValueError   if noise is not a Noise, a size is negative, there are more than 2³⁴ entries, or the part does not lie inside
 
     Examples
     --------
     >>> random_bits(Noise(seed=0), (4,)).tolist() == [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]
     True
     >>> bool((random_bits(Noise(seed=0), (2, 3)).ravel() == random_bits(Noise(seed=0), (6,))).all())
+    True
+    >>> whole, part = random_bits(Noise(seed=0), (5, 9)), random_bits(Noise(seed=0), (5, 9), part=((2, 4), (3, 8)))
+    >>> bool((part == whole[2:4, 3:8]).all())
     True
     """
     demand("random_bits", isinstance(noise, Noise), "noise as a byhand.noise.Noise", noise=noise)
@@ -45,20 +50,41 @@ def random_bits(noise: Noise, shape: tuple[int, ...]) -> NDArray:
         size("random_bits", at_least=0, shape=n)
     count = math.prod(shape)
     demand("random_bits", count <= 1 << 34, "a shape of at most 2^34 entries", shape=shape)
+    inside("random_bits", shape, part=part)
 
-    blocks = -(-count // 4)                           # rounded up
+    starts = np.zeros(1, dtype=np.int64)              # where rows begin, all entries being counted through
+    if not part:
+        return _words(noise, starts, count).reshape(shape)
+    *outer, (first, last) = part
+    for (start, stop), n in zip(outer, shape[1:], strict=True):
+        starts = ((starts[:, None] + np.arange(start, stop)) * n).ravel()
+    return _words(noise, starts + first, last - first).reshape([stop - start for start, stop in part])
+
+
+def _words(noise: Noise, starts: NDArray, length: int) -> NDArray:
+    """(N, length): the words of N runs of entries, run r being entries starts[r], starts[r] + 1, …"""
+    skipped = starts % 4                              # words of its first counter that are not a run's own
+    blocks = (length + 6) // 4                        # counters enough wherever in its first one a run begins
+    counters = ((starts // 4)[:, None] + np.arange(blocks)).ravel().astype(np.uint64)
     c1, c2, c3 = noise.counter
-    bits = np.empty((blocks, 4), dtype=np.uint32)
-    for start in range(0, blocks, _BLOCKS):
-        out = bits[start:start + _BLOCKS]
+    words = np.empty((len(counters), 4), dtype=np.uint32)
+    for start in range(0, len(counters), _BLOCKS):
+        out = words[start:start + _BLOCKS]
         pairs = np.empty((2, len(out)), dtype=np.uint64)
-        pairs[0] = np.arange(start, start + len(out), dtype=np.uint64) << 32 | c1
+        pairs[0] = counters[start:start + _BLOCKS] << 32 | c1
         pairs[1] = c2 << 32 | c3
         _encrypt(pairs, noise.key)
         out[:, 1], out[:, 3] = pairs                 # uint32 keeps the lower words, c1 and c3
         pairs >>= 32
         out[:, 0], out[:, 2] = pairs                 # the upper ones, c0 and c2
-    return bits.reshape(-1)[:count].reshape(shape)
+    words = words.reshape(len(starts), 4 * blocks)
+    if not skipped.any():
+        return words[:, :length]
+    bits = np.empty((len(starts), length), dtype=np.uint32)
+    for count in range(4):
+        runs = skipped == count
+        bits[runs] = words[runs, count:count + length]
+    return bits
 
 
 def _encrypt(pairs: NDArray, key: tuple[int, int]) -> None:

@@ -36,10 +36,7 @@ def test_entry_i_is_word_i_mod_4_of_counter_i_div_4():
     noise = Noise(seed=0xA4093822_299F31D0, step=7, site=0x0123456789ABCDEF)
     bits = ours.random_bits(noise, (3, 7))
     for i, word in enumerate(bits.ravel().tolist()):
-        pair = np.array([[i // 4 << 32 | 7], [0x89ABCDEF_01234567]], dtype=np.uint64)
-        ours._encrypt(pair, (0x299F31D0, 0xA4093822))
-        first, second = pair.ravel().tolist()
-        assert word == (first >> 32, first & 0xFFFFFFFF, second >> 32, second & 0xFFFFFFFF)[i % 4]
+        assert word == random_word((i // 4 << 32 | 7, 0x89ABCDEF_01234567), (0x299F31D0, 0xA4093822), i % 4)
 
 
 def test_blocks_of_counters_join():
@@ -48,6 +45,24 @@ def test_blocks_of_counters_join():
         longer = ours.random_bits(noise, (count + 9,))
         assert np.array_equal(longer[:count - 1], ours.random_bits(noise, (count - 1,)))
         assert np.array_equal(longer, theirs.random_bits(noise, (count + 9,)).numpy())
+
+
+def test_a_part_is_made_without_the_rest():
+    noise, n = Noise(seed=5, step=1), 1 << 17                          # 64 GiB of bits, of which 21 words are wanted
+    part = ((n - 3, n), (n - 9, n - 2))
+    bits = ours.random_bits(noise, (n, n), part=part)
+    c1, c2, c3 = noise.counter
+    places = range((n - 2) * n + n - 9, (n - 2) * n + n - 2)           # of the middle row's entries, in the whole array
+    assert bits[1].tolist() == [random_word((i // 4 << 32 | c1, c2 << 32 | c3), noise.key, i % 4) for i in places]
+    assert np.array_equal(bits, theirs.random_bits(noise, (n, n), part=part).numpy())
+
+
+def random_word(pairs, key, i):
+    """Word i of one counter, given as two pairs of words."""
+    pair = np.array(pairs, dtype=np.uint64)[:, None]
+    ours._encrypt(pair, key)
+    first, second = pair.ravel().tolist()
+    return (first >> 32, first & 0xFFFFFFFF, second >> 32, second & 0xFFFFFFFF)[i]
 
 
 def test_bits_are_uniform():

@@ -5,17 +5,20 @@ import math
 import torch
 from torch import Tensor
 
-from byhand.checks import demand, size
+from byhand.checks import demand, inside, size
 from byhand.noise import Noise
 
 _LOW = 0xFFFFFFFF
 _BLOCKS = 32768  # counters worked on together on a CPU, so that they stay in its cache
 
 
-def random_bits(noise: Noise, shape: tuple[int, ...], *, device: torch.device | str | None = None) -> Tensor:
+def random_bits(
+    noise: Noise, shape: tuple[int, ...], *, part: tuple[tuple[int, int], ...] | None = None, device: torch.device | str | None = None
+) -> Tensor:
     """bits[i] = word i mod 4 of Philox(counter = (⌊i / 4⌋, *noise.counter), key = noise.key),  i counting the entries in C order.
 
-    -> uint32 of `shape`, the same bits on every device. torch compares no uint32: cast to int64 first.
+    -> uint32 of `shape`, the same bits on every device. torch compares no uint32: cast to int64 first. `part`, a (start, stop) for
+    every axis, makes these entries and no others.
     """
     demand("random_bits", isinstance(noise, Noise), "noise as a byhand.noise.Noise", noise=noise)
     demand("random_bits", isinstance(shape, (tuple, list)), "shape as a tuple of sizes", shape=shape)
@@ -23,20 +26,36 @@ def random_bits(noise: Noise, shape: tuple[int, ...], *, device: torch.device | 
         size("random_bits", at_least=0, shape=n)
     count = math.prod(shape)
     demand("random_bits", count <= 1 << 34, "a shape of at most 2^34 entries", shape=shape)
+    inside("random_bits", shape, part=part)
 
-    blocks = -(-count // 4)
+    if not part:
+        return _words(noise, torch.arange(-(-count // 4), device=device)).view(-1)[:count].view(shape)
+    starts = torch.zeros(1, dtype=torch.int64, device=device)
+    *outer, (first, last) = part
+    for (start, stop), n in zip(outer, shape[1:], strict=True):
+        starts = ((starts[:, None] + torch.arange(start, stop, device=device)) * n).view(-1)
+    starts, length = starts + first, last - first
+    counters = starts[:, None] // 4 + torch.arange((length + 6) // 4, device=device)  # enough wherever in its counter a row begins
+    words = _words(noise, counters.view(-1)).view(len(starts), 4 * counters.shape[1])
+    mine = starts[:, None] % 4 + torch.arange(length, device=device)
+    bits = words.view(torch.int32).gather(1, mine).view(torch.uint32)
+    return bits.view([stop - start for start, stop in part])
+
+
+def _words(noise: Noise, counters: Tensor) -> Tensor:
+    """(N, 4): the four words of each of N counters."""
     c1, c2, c3 = noise.counter
-    bits = torch.empty(blocks, 4, dtype=torch.uint32, device=device)
-    step = _BLOCKS if bits.device.type == "cpu" else max(blocks, 1)
-    for start in range(0, blocks, step):
-        out = bits[start:start + step]
-        pairs = torch.empty(2, len(out), dtype=torch.int64, device=device)
-        pairs[0] = torch.arange(start, start + len(out), device=device) << 32 | c1
+    words = torch.empty(len(counters), 4, dtype=torch.uint32, device=counters.device)
+    step = _BLOCKS if words.device.type == "cpu" else max(len(counters), 1)
+    for start in range(0, len(counters), step):
+        out = words[start:start + step]
+        pairs = torch.empty(2, len(out), dtype=torch.int64, device=counters.device)
+        pairs[0] = counters[start:start + step] << 32 | c1
         pairs[1] = _signed(c2 << 32 | c3)
         _encrypt(pairs, noise.key)
         out[:, 0::2] = (pairs >> 32 & _LOW).T
         out[:, 1::2] = (pairs & _LOW).T
-    return bits.view(-1)[:count].view(shape)
+    return words
 
 
 def _encrypt(pairs: Tensor, key: tuple[int, int]) -> None:
