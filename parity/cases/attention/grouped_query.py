@@ -1,7 +1,7 @@
 """What grouped-query and multi-query attention are fed: groups of every size, and all that scaled_dot_product is; they equal it."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
-from parity.cases.attention.scaled_dot_product import broadcast
+from parity.cases.attention.scaled_dot_product import _TRIANGLE, broadcast
 from parity.values import key_rng
 
 
@@ -38,13 +38,25 @@ def _repeat(side, x, times):
     return x.repeat(times, -3) if side.name == "numpy" else x.repeat_interleave(times, -3)
 
 
+_EQUIVALENT = {
+    "rows.start + s - t -> -t": _TRIANGLE,
+    "rows.start + s -> rows.start - s": _TRIANGLE,
+    "rows.start + s -> s": _TRIANGLE,
+    "rows.start + s -> rows.start": _TRIANGLE,
+    "random_bits(noise, shape) >= round(dropout * 2 ** 32) -> random_bits(noise, shape) > round(dropout * 2 ** 32)":
+        "differs once in 2^32 words",
+    "0.0 if dropout == 1 else 1 / (1 - dropout) -> 1.0 if dropout == 1 else 1 / (1 - dropout)":
+        "where everything is dropped, nothing is left to grow",
+}
+
+
 def _drawn(draw, *kv_heads):
     """Both are fed this; `kv_heads` is the axis of K heads, or nothing."""
     lead, w = draw(dims(0, 2)), draw(size(0, 5))
     e = draw(size(0, 5)) if draw.ordinary else draw(one_of(0, 1, 1, 2, 5))
     t, s, h = draw(size(0, 6)), draw(size(0, 6)), draw(integer(1, 3)) * (kv_heads or (1,))[0]
     causal = draw(left_out(flag()))
-    if not draw.ordinary and not draw.edges and draw(flag()):  # several strips
+    if not draw.ordinary and not draw.edges and draw(integer(0, 2)) == 0:  # several strips
         lead, causal = (), True
         t, s = draw(one_of((130, 130), (70, 200), (140, 66)))
     drops = draw(one_of("a share", "a share", "no share", "no noise"))
@@ -94,6 +106,7 @@ def _refused(*kv_heads):
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(4, 6, 2)),
     ],
     also=[repeated_keys_are_plain_attention],
+    equivalent=_EQUIVALENT,
 )
 def grouped_query_attention(draw):
     return _drawn(draw, draw(integer(1, 3)))
@@ -104,6 +117,7 @@ def grouped_query_attention(draw):
     bench=dict(query=array(4, 8, 256, 64), key=array(4, 256, 64), value=array(4, 256, 64), causal=True),
     refuses=_refused(),
     also=[one_head_for_all_is_plain_attention],
+    equivalent=_EQUIVALENT,
 )
 def multi_query_attention(draw):
     return _drawn(draw)
