@@ -1,0 +1,55 @@
+"""What linear_attention is fed: equal and unequal lengths, several chunks; it equals its own quadratic form, written with a mask."""
+
+import numpy as np
+
+from parity.cases import array, case, dims, flag, left_out, one_of, size
+from parity.values import key_rng
+
+
+def equals_the_quadratic_form(side, query, key, value, causal=False, eps=1e-6):
+    """y = A V / (Σ A + ε) with the whole table A = φ(Q) φ(K)ᵀ · mask, and so are the gradients."""
+    result = side.get("attention.linear_attention")(query, key, value, causal=causal, eps=eps)
+    q, k, v = (side.numpy(x) for x in (query, key, value))
+    t, s = q.shape[-2], k.shape[-2]
+    seen = np.tri(t, s, s - t) if causal else np.ones((t, s))
+    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
+    table = phi_q @ phi_k.swapaxes(-1, -2) * seen
+    total = table.sum(-1, keepdims=True) + eps
+    y = table @ v / total
+    yield "y", result[0] if side.name == "numpy" else result, y
+    if side.name == "numpy":
+        dy = key_rng("dy", y.shape).standard_normal(y.shape)
+        dtable = seen * (dy @ v.swapaxes(-1, -2) - (dy * y).sum(-1, keepdims=True)) / total
+        dquery, dkey, dvalue = result[1](dy)
+        yield "dquery", dquery, dtable @ phi_k * np.where(q > 0, 1, phi_q)
+        yield "dkey", dkey, dtable.swapaxes(-1, -2) @ phi_q * np.where(k > 0, 1, phi_k)
+        yield "dvalue", dvalue, table.swapaxes(-1, -2) @ (dy / total)
+
+
+@case(
+    "attention.linear_attention",
+    bench=dict(query=array(4, 8, 1024, 64), key=array(4, 8, 1024, 64), value=array(4, 8, 1024, 64), causal=True),
+    refuses=[
+        dict(query=array(3), key=array(2, 4), value=array(2, 4)),
+        dict(query=array(3, 4), key=array(4), value=array(2, 4)),
+        dict(query=array(3, 4), key=array(2, 4), value=array(4)),
+        dict(query=array(2, 3, 4), key=array(3, 4), value=array(3, 4)),
+        dict(query=array(3, 4), key=array(3, 5), value=array(3, 5)),
+        dict(query=array(3, 4), key=array(3, 4), value=array(2, 4)),
+        dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=0.0),
+        dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=float("inf")),
+    ],
+    also=[equals_the_quadratic_form],
+    equivalent={"_CHUNK = 64 -> _CHUNK = 65": "how many queries are taken together is a matter of speed"},
+)
+def linear_attention(draw):
+    lead, e, w = draw(dims(0, 2)), draw(size(0, 5)), draw(size(0, 5))
+    t, s = draw(size(0, 6)), draw(size(0, 6))
+    causal = draw(left_out(flag()))
+    if not draw.edges and draw(flag()):  # several chunks
+        lead, causal = (), True
+        t, s = draw(one_of((130, 130), (70, 200), (140, 66), (128, 128)))
+    return dict(
+        query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)), value=draw(array(*lead, s, w)),
+        causal=causal, eps=draw(left_out(one_of(1e-6, 1e-3, 0.5))),
+    )
