@@ -1,0 +1,157 @@
+"""Multi-head latent attention (DeepSeek-AI 2024, DeepSeek-V2, arXiv:2405.04434, section 2.1): keys and values made from a short latent."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from byhand.checks import at_least_rank, demand, in_range, size
+from byhand.noise import Noise
+from numpy_impl.attention.scaled_dot_product import scaled_dot_product
+from numpy_impl.layers.linear import Linear
+from numpy_impl.layers.module import Grads, Module
+from numpy_impl.layers.norm import RMSNorm
+from numpy_impl.positions.rotary import rotary as turn
+
+
+class MultiHeadLatentAttention(Module):
+    """y = o_proj(head₁ ‖ … ‖ head_H),  with  head_h = attention(qᶜ_h ‖ turn(qᴿ_h), kᶜ_h ‖ turn(kᴿ), v_h).
+
+    Keys and values come from one latent c = norm(Wx) of kv_rank numbers a token, [kᶜ_h, v_h] = kv_b_proj(c). Positions would not survive
+    that: a turn between the two products keeps them from being multiplied into one. So they go beside it (*decoupled* rope): a key kᴿ of
+    rope_width numbers, straight from x and shared by all heads, and as many numbers of each query. A cache holds c and kᴿ alone,
+    kv_rank + rope_width numbers a token for all heads together. With q_rank, queries too come from a latent:
+    q = q_b_proj(norm(q_a_proj(x))).
+
+    Parameters
+    ----------
+    d_model : int        D, width of x and y
+    n_heads : int        H, heads
+    kv_rank : int        C, width of the latent of keys and values
+    head_width : int     E, numbers of a query or key without position
+    rope_width : int     R, those with; even
+    value_width : int    W, width of a head's values; E by default
+    q_rank : int         width of the latent of queries; None: q = q_proj(x) at once
+    bias : bool          whether the projections that read x, and o_proj, have a bias; those that read a latent, and q_proj, never have
+    interleaved : bool   whether the rope turns pairs of neighbours (DeepSeek's files), or number i with number i + R/2
+    eps : float          ε of the norms
+    scale : float        of the scores; 1/√(E + R) by default
+    dropout : float      the share of attention probabilities that is dropped where `noise` is given
+    dtype                of the parameters
+    rng                  np.random.Generator of the initial values
+
+    Examples
+    --------
+    >>> attn = MultiHeadLatentAttention(8, 2, kv_rank=3, head_width=4, rope_width=2, rng=np.random.default_rng(0))
+    >>> y, backward = attn.forward(np.ones((3, 5, 8), dtype=np.float32), causal=True)
+    >>> dx, grads = backward(np.ones_like(y))
+    >>> dx.shape, {name: array.shape for name, array in attn.state_dict().items() if name.startswith("kv")}
+    ((3, 5, 8), {'kv_a_proj.weight': (5, 8), 'kv_a_norm.weight': (3,), 'kv_b_proj.weight': (16, 3)})
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, kv_rank: int, head_width: int, rope_width: int, value_width: int | None = None,
+                 q_rank: int | None = None, bias: bool = False, interleaved: bool = False, eps: float = 1e-6, scale: float | None = None,
+                 dropout: float = 0.0, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None):
+        who = "MultiHeadLatentAttention"
+        value_width = head_width if value_width is None else value_width
+        size(who, d_model=d_model, n_heads=n_heads, kv_rank=kv_rank, head_width=head_width, value_width=value_width)
+        size(who, at_least=2, rope_width=rope_width)
+        demand(who, rope_width % 2 == 0, "an even rope_width", rope_width=rope_width)
+        in_range(who, 0, 1, dropout=dropout)
+        self.n_heads, self.kv_rank, self.head_width = n_heads, kv_rank, head_width
+        self.interleaved, self.dropout = interleaved, dropout
+        self.scale = 1 / math.sqrt(head_width + rope_width) if scale is None else scale
+        d_query = n_heads * (head_width + rope_width)
+        self.q_proj = self.q_a_proj = self.q_a_norm = self.q_b_proj = None
+        if q_rank is None:
+            self.q_proj = Linear(d_model, d_query, bias=False, dtype=dtype, rng=rng)
+        else:
+            self.q_a_proj = Linear(d_model, q_rank, bias=bias, dtype=dtype, rng=rng)
+            self.q_a_norm = RMSNorm(q_rank, eps=eps, dtype=dtype)
+            self.q_b_proj = Linear(q_rank, d_query, bias=False, dtype=dtype, rng=rng)
+        self.kv_a_proj = Linear(d_model, kv_rank + rope_width, bias=bias, dtype=dtype, rng=rng)
+        self.kv_a_norm = RMSNorm(kv_rank, eps=eps, dtype=dtype)
+        self.kv_b_proj = Linear(kv_rank, n_heads * (head_width + value_width), bias=False, dtype=dtype, rng=rng)
+        self.o_proj = Linear(n_heads * value_width, d_model, bias=bias, dtype=dtype, rng=rng)
+
+    def forward(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
+                noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads.
+
+        mask broadcasts to (..., H, T, T), True = may see; rotary is the pair cos, sin (..., T, R/2) of `rotary_table`.
+        """
+        at_least_rank("MultiHeadLatentAttention", 2, x=x)
+        e, c = self.head_width, self.kv_rank
+        q, q_backward = self._query(x)                                  # (..., T, H · (E + R))
+        q = _split(q, self.n_heads)                                     # (..., H, T, E + R)
+        down, kv_a_backward = self.kv_a_proj.forward(x)                 # (..., T, C + R)
+        latent, norm_backward = self.kv_a_norm.forward(down[..., :c])   # (..., T, C)
+        up, kv_b_backward = self.kv_b_proj.forward(latent)
+        up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
+        q_turned, turn_q_backward = self._turn(q[..., e:], rotary)
+        k_turned, turn_k_backward = self._turn(down[..., None, :, c:], rotary)              # (..., 1, T, R): one for all heads
+        query = np.concatenate([q[..., :e], q_turned], -1)
+        key = np.concatenate([up[..., :e], np.broadcast_to(k_turned, q_turned.shape)], -1)
+        heads, heads_backward = scaled_dot_product(
+            query, key, up[..., e:], mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
+        )                                                               # (..., H, T, W)
+        y, o_backward = self.o_proj.forward(_merge(heads))
+
+        def backward(dy):
+            dmerged, do_proj = o_backward(dy)
+            dquery, dkey, dvalue, _ = heads_backward(_split(dmerged, self.n_heads))
+            dk_turned = dkey[..., e:].sum(-3, keepdims=True)            # the heads' sum, for they share it
+            dup = np.concatenate([dkey[..., :e], dvalue], -1)
+            dlatent, dkv_b_proj = kv_b_backward(_merge(dup))
+            ddown_latent, dkv_a_norm = norm_backward(dlatent)
+            ddown = np.concatenate([ddown_latent, turn_k_backward(dk_turned)[..., 0, :, :]], -1)
+            dx_by_kv, dkv_a_proj = kv_a_backward(ddown)
+            dq = np.concatenate([dquery[..., :e], turn_q_backward(dquery[..., e:])], -1)
+            dx_by_q, dqueries = q_backward(_merge(dq))
+            return dx_by_q + dx_by_kv, dqueries | {
+                "kv_a_proj": dkv_a_proj, "kv_a_norm": dkv_a_norm, "kv_b_proj": dkv_b_proj, "o_proj": do_proj
+            }
+
+        return y, backward
+
+    def _query(self, x: NDArray) -> tuple[NDArray, Callable]:
+        """x -> queries (..., T, H · (E + R)), at once or through a latent; backward: dq -> dx, grads."""
+        if self.q_proj is not None:
+            q, q_backward = self.q_proj.forward(x)
+
+            def backward_at_once(dq):
+                dx, dq_proj = q_backward(dq)
+                return dx, {"q_proj": dq_proj}
+
+            return q, backward_at_once
+
+        down, a_backward = self.q_a_proj.forward(x)
+        latent, norm_backward = self.q_a_norm.forward(down)
+        q, b_backward = self.q_b_proj.forward(latent)
+
+        def backward(dq) -> tuple[NDArray, Grads]:
+            dlatent, dq_b_proj = b_backward(dq)
+            ddown, dq_a_norm = norm_backward(dlatent)
+            dx, dq_a_proj = a_backward(ddown)
+            return dx, {"q_a_proj": dq_a_proj, "q_a_norm": dq_a_norm, "q_b_proj": dq_b_proj}
+
+        return q, backward
+
+    def _turn(self, x: NDArray, rotary: tuple[NDArray, NDArray] | None) -> tuple[NDArray, Callable]:
+        """x (..., heads, T, R) turned by its positions, or as it is without them."""
+        if rotary is None:
+            return x, lambda dx: dx
+        cos, sin = (table[..., None, :, :] for table in rotary)         # the same for every head
+        return turn(x, cos=cos, sin=sin, interleaved=self.interleaved)
+
+
+def _split(x: NDArray, heads: int) -> NDArray:
+    """(..., T, H · E) -> (..., H, T, E): a view."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
+
+
+def _merge(heads: NDArray) -> NDArray:
+    """(..., H, T, E) -> (..., T, H · E)."""
+    *lead, h, t, e = heads.shape
+    return heads.swapaxes(-2, -3).reshape(*lead, t, h * e)

@@ -1,0 +1,91 @@
+"""What latent attention is fed: queries at once and through a latent, every width of its own, both layouts of rotary, masks, dropout."""
+
+import numpy as np
+
+from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+
+
+def one_product(side, module, x, rotary=None, mask=None, causal=False, noise=None):
+    """Without a turn between them the two products that make a key from x are one: scores are those of queries and latents."""
+    if rotary is not None or 0 in x.shape:
+        return
+    h, e, c = module.n_heads, module.head_width, module.kv_rank
+    r = module.kv_a_proj.weight.shape[0] - c
+    numpy = side.numpy
+
+    def project(layer, array):
+        return array @ numpy(layer.weight).T + (0 if layer.bias is None else numpy(layer.bias))
+
+    def normed(layer, array):
+        return array / np.sqrt((array * array).mean(-1, keepdims=True) + layer.eps) * numpy(layer.weight)
+
+    x_, t = numpy(x), x.shape[-2]
+    if module.q_proj is not None:
+        q = project(module.q_proj, x_)
+    else:
+        q = project(module.q_b_proj, normed(module.q_a_norm, project(module.q_a_proj, x_)))
+    q = q.reshape(*x.shape[:-1], h, e + r)
+    down = project(module.kv_a_proj, x_)
+    latent, shared = normed(module.kv_a_norm, down[..., :c]), down[..., c:]
+    up = numpy(module.kv_b_proj.weight).reshape(h, -1, c)
+    absorbed = np.einsum("...the,hec->...htc", q[..., :e], up[:, :e])              # queries as they meet the latents
+    key, query = np.concatenate([latent, shared], -1), np.concatenate([absorbed, q[..., e:].swapaxes(-2, -3)], -1)
+    dense = side.get("attention.scaled_dot_product")(
+        side.array(query), side.array(np.broadcast_to(key[..., None, :, :], (*query.shape[:-2], t, c + r))),
+        side.array(np.broadcast_to(latent[..., None, :, :], (*query.shape[:-2], t, c))),
+        mask=mask, causal=causal, scale=module.scale, dropout=module.dropout, noise=noise,
+    )
+    seen = numpy(dense[0] if side.name == "numpy" else dense)                      # (..., H, T, C): the latents that each query attends to
+    value = np.einsum("...htc,hwc->...thw", seen, up[:, e:]).reshape(*x.shape[:-1], -1)
+    yield "from the latents", numpy(module(x, mask=mask, causal=causal, noise=noise)), project(module.o_proj, value)
+
+
+@case(
+    "layers.MultiHeadLatentAttention",
+    bench=dict(init=dict(d_model=256, n_heads=8, kv_rank=64, head_width=32, rope_width=16, q_rank=96),
+               call=dict(x=array(8, 128, 256), causal=True)),
+    fill={"norm.weight": array(low=0.5, high=1.5)},
+    also=[one_product],
+    refuses=[
+        dict(init=dict(d_model=0, n_heads=1, kv_rank=2, head_width=2, rope_width=2)),
+        dict(init=dict(d_model=4, n_heads=0, kv_rank=2, head_width=2, rope_width=2)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=0, head_width=2, rope_width=2)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=0, rope_width=2)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2, value_width=0)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=0)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=3)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2, q_rank=0)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2, dropout=-0.5)),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2, scale=float("nan")), call=dict(x=array(3, 4))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2, eps=-1.0), call=dict(x=array(3, 4))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2), call=dict(x=array(4))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2), call=dict(x=array(3, 5))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2), call=dict(x=array(3, 4), mask=mask(4, 3))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2),
+             call=dict(x=array(3, 4), rotary=(array(3, 2), array(3, 2)))),
+    ],
+)
+def multi_head_latent_attention(draw):
+    *lead, t = draw(dims(1, 3))
+    heads, d_model = draw(integer(1, 3)), draw(size())
+    # A norm over two entries has a gradient of zero, which is rounding over rounding.
+    rank = integer(3, 5) if draw.ordinary else size(1, 5)
+    rope_width = draw(one_of(4, 2, 4))
+    turned = draw(one_of((t, rope_width // 2), (*lead, t, rope_width // 2)))
+    shape = draw(one_of((t, t), (1, t), (heads, t, t), (heads, 1, t)))
+    head_width = draw(integer(1, 3))
+    drops = draw(one_of("a share", "no share", "no noise"))
+    return dict(
+        init=dict(
+            d_model=d_model, n_heads=heads, kv_rank=draw(rank), head_width=head_width, rope_width=rope_width,
+            value_width=draw(left_out(maybe(integer(1, 3)))), q_rank=draw(left_out(maybe(rank))), bias=draw(left_out(flag())),
+            interleaved=draw(left_out(flag())), eps=draw(left_out(one_of(1e-6, 1e-2))), scale=draw(left_out(maybe(number(-1, 2)))),
+            dropout=draw(left_out(0.0)) if drops == "no share" else draw(number(0.1, 1)),
+        ),
+        call=dict(
+            x=array(*lead, t, d_model, scale=draw(one_of(1.0, 1e-3)), hostile=False),
+            rotary=draw(left_out(maybe((array(*turned, low=-1.0, high=1.0), array(*turned, low=-1.0, high=1.0))))),
+            mask=draw(left_out(maybe(mask(*shape)))), causal=draw(left_out(flag())),
+            noise=draw(left_out(None)) if drops == "no noise" else draw(noise()),
+        ),
+    )
