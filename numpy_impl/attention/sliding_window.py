@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from byhand import checks
 from byhand.checks import at_least_rank, floats, in_range, positive, same_shape
+from byhand.noise import Noise
 from numpy_impl.attention.scaled_dot_product import _cap, _softmax_in_place
 from numpy_impl.ops._blocks import blocks
+from numpy_impl.ops.random_bits import random_bits
 
 _STRIP = 64  # h
 
@@ -36,8 +38,10 @@ def sliding_window_attention(
     causal: bool = False,
     scale: float | None = None,
     soft_cap: float | None = None,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
 ) -> tuple[NDArray, Callable]:
-    """y = P · value,  with  P = softmax(cap(scale · query · keyᵀ))  over the keys s with  i − left ≤ s ≤ i + right.
+    """y = dropout(P) · value,  with  P = softmax(cap(scale · query · keyᵀ))  over the keys s with  i − left ≤ s ≤ i + right.
 
     Query t stands at i = t + S − T among the keys: the last query beside the last key.
 
@@ -51,6 +55,9 @@ def sliding_window_attention(
     causal : bool         right = 0, whatever the window says
     scale : float         1/√E by default
     soft_cap : float      cap(s) = c · tanh(s / c) keeps scores within ±c; no cap by default
+    dropout : float       the share of P that is dropped, in [0, 1]; the rest grows by 1 / (1 − dropout)
+    noise : Noise         the stream whose bits, one word per entry of (..., T, S), decide what is dropped; None drops nothing. Only the
+                          band's are made
 
     Returns
     -------
@@ -58,12 +65,12 @@ def sliding_window_attention(
     backward : dy (..., T, W) -> dquery, dkey, dvalue
 
     A query that sees nothing (its window ends before the first key) gives y = 0 and passes no gradient. It is scaled_dot_product with the
-    window as its mask. There is no dropout: the bits of a dense mask would cost the memory that the window saves.
+    window as its mask, drop for drop.
 
     Raises
     ------
-    ValueError   if shapes do not fit, dtypes differ, window is no pair of integers ≥ 0 (or None), scale is not finite or soft_cap is not
-                 positive
+    ValueError   if shapes do not fit, dtypes differ, window is no pair of integers ≥ 0 (or None), dropout is outside [0, 1], scale is not
+                 finite or soft_cap not positive
 
     Examples
     --------
@@ -84,28 +91,38 @@ def sliding_window_attention(
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:
         positive(who, soft_cap=soft_cap)
+    in_range(who, 0, 1, dropout=dropout)
 
     left, right = window
+    shape = (*lead, t, s)
+    drops = noise is not None and dropout > 0
+    grown = 0.0 if dropout == 1 else 1 / (1 - dropout)
     scaled = query * scale                                       # (..., T, E): cheaper than scaling the scores
     y = np.empty_like(query, shape=(*lead, t, w))
     trail = []                                                   # what the pullback needs of each strip, P above all
-    for part, rows, seen, hidden in _strips((*lead, t, s), left, 0 if causal else right):
+    for part, rows, seen, hidden in _strips(shape, left, 0 if causal else right):
         scores = scaled[part][..., rows, :] @ key[part][..., seen, :].swapaxes(-1, -2)       # (..., h, left + h + right)
         slope = None
         if soft_cap is not None:
             scores, slope = _cap(scores, soft_cap)
         np.copyto(scores, -np.inf, where=hidden)
         p = _softmax_in_place(scores)
-        np.matmul(p, value[part][..., seen, :], out=y[part][..., rows, :])
-        trail.append((part, rows, seen, p, slope))
+        kept = _kept(noise, dropout, shape, part, rows, seen) if drops else None
+        dropped = p * kept * grown if drops else p
+        np.matmul(dropped, value[part][..., seen, :], out=y[part][..., rows, :])
+        trail.append((part, rows, seen, p, kept, slope))
 
     def backward(dy):
         # Every query lies in one strip: its gradient is written once. A key is seen by several strips: their gradients add up.
         dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key), np.zeros_like(value)
-        for part, rows, seen, p, slope in trail:
-            # y = P V
-            dvalue[part][..., seen, :] += p.swapaxes(-1, -2) @ dy[part][..., rows, :]
+        for part, rows, seen, p, kept, slope in trail:
+            # y = dropout(P) V
+            dropped = p * kept * grown if drops else p
+            dvalue[part][..., seen, :] += dropped.swapaxes(-1, -2) @ dy[part][..., rows, :]
             dscores = dy[part][..., rows, :] @ value[part][..., seen, :].swapaxes(-1, -2)    # dP, and soon ds
+            if drops:
+                dscores *= kept
+                dscores *= grown
             # P = softmax(scores): ds = P · (dP − Σ P · dP); where P is 0, for what was hidden, nothing passes.
             dscores -= np.vecdot(p, dscores)[..., None]
             dscores *= p
@@ -133,3 +150,11 @@ def _strips(shape: tuple[int, ...], left: int | None, right: int | None) -> Iter
         hidden = (distance < -left) | (distance > right)
         for part in blocks(lead[0], math.prod(lead[1:]) * hidden.size) if lead else [...]:
             yield part, rows, seen, hidden
+
+
+def _kept(noise: Noise, dropout: float, shape: tuple[int, ...], part: Any, rows: slice, seen: slice) -> NDArray:
+    """(..., h, left + h + right) booleans: this piece of the dense table of what is kept."""
+    *lead, t, s = shape
+    outer = [part.indices(lead[0])[:2], *((0, n) for n in lead[1:])] if lead else []
+    bits = random_bits(noise, shape, part=(*outer, rows.indices(t)[:2], seen.indices(s)[:2]))
+    return bits >= round(dropout * 2**32)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,10 @@ def flex(
         return query.new_zeros(*lead, t, w)
     make, attend = _kernels(query.device.type)
     mask = make(mask_mod, B=None, H=None, Q_LEN=t, KV_LEN=s, device=query.device)
-    one_head = (x.reshape(-1, 1, *x.shape[-2:]) for x in (query, key, value))
-    y = attend(*one_head, score_mod=None if soft_cap is None else score_mod, block_mask=mask, scale=scale)
+    if not query.is_cuda:
+        query, key, value = query.detach(), key.detach(), value.detach()
+    q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) for x in (query, key, value))
+    y = attend(q, k, v, score_mod=None if soft_cap is None else score_mod, block_mask=mask, scale=scale)
     return y.reshape(*lead, t, w)
 
 
@@ -42,5 +45,5 @@ def demand_flex(who: str, *arrays: Tensor) -> None:
 
 
 @functools.cache
-def _kernels(device: str) -> tuple[Callable, Callable]:
+def _kernels(device: str) -> tuple[Any, Any]:
     return (torch.compile(create_block_mask), torch.compile(flex_attention)) if device == "cuda" else (create_block_mask, flex_attention)

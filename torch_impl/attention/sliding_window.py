@@ -9,7 +9,9 @@ from torch import Tensor
 
 from byhand import checks
 from byhand.checks import at_least_rank, choice, demand, floats, in_range, positive, same_shape
+from byhand.noise import Noise
 from torch_impl.attention._flex import demand_flex, flex
+from torch_impl.ops.random_bits import random_bits
 
 Kernel = Literal["auto", "math", "sdpa", "flex"]
 
@@ -25,16 +27,20 @@ def sliding_window_attention(
     causal: bool = False,
     scale: float | None = None,
     soft_cap: float | None = None,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
     kernel: Kernel = "auto",
 ) -> Tensor:
-    """y = P · value,  with  P = softmax(cap(scale · query · keyᵀ))  over the keys s with  i − left ≤ s ≤ i + right,  i = t + S − T.
+    """y = dropout(P) · value,  with  P = softmax(cap(scale · query · keyᵀ))  over the keys s with  i − left ≤ s ≤ i + right.
+
+    Query t stands at i = t + S − T among the keys.
 
     query (..., T, E), key (..., S, E), value (..., S, W) -> y (..., T, W). A query that sees nothing gives y = 0 and passes no gradient.
     Strips of neighbouring queries meet the keys that they see between them, so that time and memory are linear in T.
 
-    `kernel` is ``"math"`` (strips, written out), ``"sdpa"`` (strips through PyTorch's fused kernels, which know no soft cap: a
-    ValueError), ``"flex"`` (FlexAttention: compiled for CUDA; on a CPU it has no gradients: a ValueError) or ``"auto"`` (sdpa where it
-    can; in float64, which is for checking, math).
+    `kernel` is ``"math"`` (strips, written out), ``"sdpa"`` (strips through PyTorch's fused kernels, which know neither a soft cap nor our
+    dropout masks: a ValueError), ``"flex"`` (FlexAttention, compiled for CUDA; it does not know our dropout masks, and has no gradients on
+    a CPU: a ValueError) or ``"auto"`` (sdpa where it can; in float64, which is for checking, math).
     """
     who = "sliding_window_attention"
     floats(who, query=query, key=key, value=value)
@@ -48,7 +54,10 @@ def sliding_window_attention(
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:
         positive(who, soft_cap=soft_cap)
+    in_range(who, 0, 1, dropout=dropout)
     choice(who, ("auto", "math", "sdpa", "flex"), kernel=kernel)
+    drops = noise is not None and dropout > 0
+    demand(who, not drops or kernel in ("auto", "math"), "kernel 'math' or 'auto' with dropout", kernel=kernel)
     demand(who, soft_cap is None or kernel != "sdpa", "kernel 'math', 'flex' or 'auto' with a soft cap", kernel=kernel)
 
     left, right = window[0], 0 if causal else window[1]
@@ -64,11 +73,11 @@ def sliding_window_attention(
     queries = F.pad(query, (0, 0, 0, strips * _STRIP - t)).unflatten(-2, (strips, _STRIP))  # (..., T/h, h, E)
     keys, values = (F.pad(x, (0, 0, before, after)).unfold(-2, seen, _STRIP).mT for x in (key, value))  # (..., T/h, seen, E or W)
     allowed = _band(strips, left, right, before, s, query.device)
-    if kernel == "sdpa" or (kernel == "auto" and soft_cap is None and query.dtype != torch.float64):
+    if kernel == "sdpa" or (kernel == "auto" and soft_cap is None and not drops and query.dtype != torch.float64):
         blind = ~allowed.any(-1, keepdim=True)  # shown everything, because kernels differ in what they give for nothing, and then dropped
         n = math.prod(lead)
-        flat = (x.reshape(n, *x.shape[-3:]) for x in (queries, keys, values))
-        y = F.scaled_dot_product_attention(*flat, attn_mask=allowed | blind, scale=scale).masked_fill(blind, 0)
+        q, k, v = (x.reshape(n, *x.shape[-3:]) for x in (queries, keys, values))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | blind, scale=scale).masked_fill(blind, 0)
         return y.reshape(*lead, strips * _STRIP, w)[..., :t, :]
 
     scores = (queries * scale) @ keys.mT  # (..., T/h, h, seen)
@@ -77,6 +86,9 @@ def sliding_window_attention(
     scores = scores.masked_fill(~allowed, -math.inf)
     blind = (scores == -math.inf).all(-1, keepdim=True)
     p = torch.softmax(scores.masked_fill(blind, 0), -1).masked_fill(blind, 0)
+    if drops:
+        kept = _bits(noise, (*lead, t, s), strips, before, seen, query.device) >= round(dropout * 2**32)
+        p = p * kept * (0.0 if dropout == 1 else 1 / (1 - dropout))
     return (p @ values).flatten(-3, -2)[..., :t, :]
 
 
@@ -85,3 +97,16 @@ def _band(strips: int, left: int, right: int, before: int, s: int, device: torch
     row, column = torch.arange(_STRIP, device=device)[:, None], torch.arange(left + _STRIP + right, device=device)
     key = torch.arange(strips, device=device)[:, None, None] * _STRIP + column - before
     return (row <= column) & (column <= row + left + right) & (0 <= key) & (key < s)
+
+
+def _bits(noise: Noise, shape: tuple[int, ...], strips: int, before: int, seen: int, device: torch.device) -> Tensor:
+    """(..., T/h, h, seen) int64: of the random bits of the dense table (..., T, S), those of the band; 0 outside the table."""
+    *lead, t, s = shape
+    found = []
+    for start in range(0, strips * _STRIP, _STRIP):
+        first = start - before
+        rows, keys = (start, min(start + _STRIP, t)), (min(max(first, 0), s), min(max(first + seen, 0), s))
+        bits = random_bits(noise, shape, part=(*((0, n) for n in lead), rows, keys), device=device)
+        outside = min(max(-first, 0), seen)
+        found.append(F.pad(bits.long(), (outside, seen - outside - bits.shape[-1], 0, start + _STRIP - rows[1])))
+    return torch.stack(found, -3)
