@@ -1,0 +1,117 @@
+"""What a Llama is fed: tiny sizes, every option, every scaling of rotary, every way to run, dropout."""
+
+import numpy as np
+
+from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
+from byhand.configs.rope import RopeConfig
+from numpy_impl.layers.module import flatten
+from parity.cases import array, case, flag, ids, integer, left_out, maybe, noise, one_of, size
+
+
+def loss(side, module, ids, noise=None, run="keep"):
+    """`loss` is the cross-entropy of `forward`'s logits, and so is its gradient; it can be had without a backward."""
+    if 0 in ids.shape:
+        return
+    targets, options = (ids + 1) % module.config.vocabulary, dict(noise=noise, run=run)
+    targets[0, 0] = -100 if targets.shape != (1, 1) else 0
+    cross_entropy = side.get("losses.cross_entropy")
+    if side.name == "numpy":
+        for normalizer in (None, 5):
+            logits, backward = module.forward(ids, **options)
+            want, loss_backward = cross_entropy(logits, targets=targets, normalizer=normalizer)
+            got, own_backward = module.loss(ids, targets, normalizer=normalizer, **options)
+            yield "loss", got, want
+            yield "loss in inference", module.loss(ids, targets, normalizer=normalizer, noise=noise, run="inference")[0], want
+            for scale in (1.0, 0.5):
+                wanted = flatten(backward(loss_backward(np.array(scale))))
+                for name, grad in flatten(own_backward() if scale == 1 else own_backward(scale)).items():
+                    yield f"grads.{name} of {scale} · loss", grad, wanted[name]
+        yield "backward in inference", module.forward(ids, run="inference")[1] is None, True
+        yield "loss's backward in inference", module.loss(ids, targets, run="inference")[1] is None, True
+        yield "hidden's backward in inference", module.hidden(ids, run="inference")[1] is None, True
+    else:
+        for normalizer in (None, 5):
+            want = cross_entropy(module(ids, **options), targets=targets, normalizer=normalizer)
+            yield "loss", module.loss(ids, targets, normalizer=normalizer, **options), want
+            yield "loss in inference", module.loss(ids, targets, normalizer=normalizer, noise=noise, run="inference"), want
+        yield "a graph in inference", module.loss(ids, targets, run="inference").requires_grad, False
+
+
+def starts(side, module, ids, noise=None, run="keep"):
+    """The weights start with the deviations that the docstring names, on a model large enough to tell."""
+    config = LlamaConfig(64, 64, 64, 2, 2, n_kv_heads=1, attention_bias=True, mlp_bias=True, qk_norm=True)
+    model = side.get("models.Llama")(config, dtype=side.dtype)
+    for name, value in model.state_dict().items():
+        value = side.numpy(value)
+        if name.endswith("proj.bias"):
+            yield f"largest of {name}", np.abs(value).max(), 0.0
+        elif "norm" in name:
+            yield f"all of {name}", value, np.ones_like(value)
+        else:
+            want = 0.02 / 2 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+            yield f"deviation of {name}", abs(float(value.std()) / want - 1) < 0.1, True
+
+
+def ropes(draw, width):
+    """Every scaling, for texts of a few tokens: they pass the trained length, or do not."""
+    known = dict(original_length=draw(integer(2, 5)))
+    factors = [tuple(draw(one_of(1.0, 1.5, 4.0)) for _ in range(width // 2)) for _ in range(2)]
+    scaled = dict(width=width, base=draw(one_of(100.0, 10000.0)), factor=draw(one_of(1.0, 4.0)))
+    return [
+        RopeConfig(width=width),
+        RopeConfig(type="linear", **scaled),
+        RopeConfig(type="yarn", beta_fast=2.0, **scaled, **known),
+        RopeConfig(type="llama3", low_freq_factor=0.5, high_freq_factor=2.0, **scaled, **known),
+        RopeConfig(type="longrope", short_factor=factors[0], long_factor=factors[1], **scaled, **known),
+        *([RopeConfig(type="ntk", **scaled), RopeConfig(type="dynamic", **scaled, **known)] if width >= 4 else []),
+    ]
+
+
+_UNSEEN = "no sample shows so small a change of the deviation"
+
+
+@case(
+    "models.Llama",
+    bench=dict(init=dict(config=LLAMA_PRESETS["llama-1m"]), call=dict(ids=ids(8, 128, below=256))),
+    # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the block's own; several on end blow rounding up.
+    fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
+          "norm2.weight": array(low=0.5, high=1.5), "_norm.weight": array(low=0.5, high=1.5), "bias": array(hostile=False)},
+    refuses=[
+        dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=ids(below=5))),
+        dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=ids(2, 3, below=9, at_least=5))),
+        dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
+        dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2, activation="swiglue"))),
+    ],
+    also=[loss, starts],
+    equivalent={
+        "0.02 / math.sqrt(2 * config.n_layers) -> 0.02002 / math.sqrt(2 * config.n_layers)": _UNSEEN,
+        "0.02 / math.sqrt(2 * config.n_layers) -> 0.02000002 / math.sqrt(2 * config.n_layers)": _UNSEEN,
+        "0.02 * rng.standard_normal(array.shape) -> 0.02002 * rng.standard_normal(array.shape)": _UNSEEN,
+        "0.02 * rng.standard_normal(array.shape) -> 0.02000002 * rng.standard_normal(array.shape)": _UNSEEN,
+        "None if config.window is None else (config.window - 1, 0) -> None if config.window is None else (config.window - 1, 1)":
+            "every block is causal besides",
+    },
+)
+def llama(draw):
+    kv_heads = draw(integer(1, 2))
+    heads = kv_heads * draw(integer(1, 2))
+    t, vocabulary = draw(size(0, 6)), draw(size(1, 7))
+    head_width = 2 if draw.edges else draw(one_of(4, 6)) if draw.ordinary else draw(one_of(2, 4))
+    own_width = draw(flag())
+    # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
+    width = draw(integer(4, 8)) if own_width else heads * head_width
+    config = LlamaConfig(
+        vocabulary=vocabulary, max_length=draw(integer(1, 8)), d_model=width, n_layers=draw(integer(1, 2)), n_heads=heads,
+        n_kv_heads=kv_heads, d_hidden=draw(size(1, 5)), head_width=head_width if own_width else draw(one_of(None, head_width)),
+        rope=draw(one_of(None, *ropes(draw, head_width))), window=draw(maybe(integer(1, 4))),
+        attention_bias=draw(one_of(False, True, "qkv")), mlp_bias=draw(flag()), qk_norm=draw(flag()) and head_width > 2,
+        tied=draw(flag()), dropout=draw(one_of(0.0, 0.1, 0.6)), norm_eps=draw(one_of(1e-5, 1e-3)),
+        activation=draw(one_of("swiglu", "geglu", "reglu")),
+    )
+    return dict(
+        init=dict(config=config),
+        call=dict(
+            ids=ids(draw(integer(0, 3)), t, below=vocabulary), noise=draw(left_out(maybe(noise()))),
+            run=draw(left_out(one_of("keep", "recompute"))),
+        ),
+    )
