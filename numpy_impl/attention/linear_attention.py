@@ -114,5 +114,4 @@ def _phi(x: NDArray) -> tuple[NDArray, NDArray]:
 
 def _chunks(t: int, s: int, n: int) -> list[tuple[slice, slice]]:
     """(queries, keys) of every chunk: squares along the diagonal on which the last n of both stand."""
-    starts = range(0, n, _CHUNK)
-    return [(slice(t - n + i, t - n + i + _CHUNK), slice(s - n + i, s - n + i + _CHUNK)) for i in starts]
+    return [(slice(i, i + _CHUNK), slice(i + s - t, i + s - t + _CHUNK)) for i in range(t - n, t, _CHUNK)]

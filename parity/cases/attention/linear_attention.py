@@ -40,16 +40,20 @@ def equals_the_quadratic_form(side, query, key, value, causal=False, eps=1e-6):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=float("inf")),
     ],
     also=[equals_the_quadratic_form],
-    equivalent={"_CHUNK = 64 -> _CHUNK = 65": "how many queries are taken together is a matter of speed"},
+    equivalent={
+        "_CHUNK = 64 -> _CHUNK = 65": "how many queries are taken together is a matter of speed",
+        "i + s -> i": "where a chunk of keys starts is then counted from the end, and is the same key",
+    },
 )
 def linear_attention(draw):
     lead, e, w = draw(dims(0, 2)), draw(size(0, 5)), draw(size(0, 5))
     t, s = draw(size(0, 6)), draw(size(0, 6))
     causal = draw(left_out(flag()))
     if not draw.edges and draw(flag()):  # several chunks
-        lead, causal = (), True
+        lead, causal = draw(one_of((), (2,), (1, 2))), True
         t, s = draw(one_of((130, 130), (70, 200), (140, 66), (128, 128)))
+    faint = draw(flag())  # weights as small as ε
     return dict(
-        query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)), value=draw(array(*lead, s, w)),
-        causal=causal, eps=draw(left_out(one_of(1e-6, 1e-3, 0.5))),
+        query=draw(array(*lead, t, e)), key=array(*lead, s, e, low=-18, high=-12) if faint else array(*lead, s, e),
+        value=draw(array(*lead, s, w)), causal=causal, eps=draw(left_out(1e-6 if faint else one_of(1e-6, 1e-3, 0.5))),
     )
