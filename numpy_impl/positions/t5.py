@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from byhand.checks import exact_rank, floats, size
-from numpy_impl.positions._skew import unskew
+from numpy_impl.positions._distances import sum_runs, unskew
 
 _STRIP = 64  # queries whose gradients are summed by distance at a time
 
@@ -90,7 +90,7 @@ def t5_bias(
     floats("t5_bias", table=table)
     exact_rank("t5_bias", 2, table=table)
     size("t5_bias", at_least=0, queries=queries, keys=keys)
-    shape = n_buckets, heads = table.shape
+    n_buckets, heads = table.shape
     bucket = _buckets("t5_bias", queries, keys, bidirectional, n_buckets, max_distance)    # (S + T,), by how far ahead a key is
 
     def backward(dbias):
@@ -100,10 +100,7 @@ def t5_bias(
         for start in range(0, queries, _STRIP):
             stop = min(start + _STRIP, queries)
             by_distance[:, queries - stop + 1:] += unskew(dbias[:, start:stop], keys + stop - 1).sum(-2)   # column s − t + stop − 1
-        first = np.flatnonzero(np.diff(bucket, prepend=-1))                                # the distances of a bucket follow each other
-        dtable = np.zeros(shape, dbias.dtype)
-        dtable[bucket[first]] = np.add.reduceat(by_distance, first, axis=1).T
-        return dtable
+        return np.ascontiguousarray(sum_runs(by_distance, bucket, n_buckets).T)
 
     return np.ascontiguousarray(_by_key(np.take(table, bucket, axis=0).T, keys)), backward
 

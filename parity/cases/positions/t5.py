@@ -74,7 +74,6 @@ def a_table_of_numbers_shows_the_buckets(side, table, queries, keys, bidirection
     bench=dict(table=array(32, 12), queries=1024, keys=1024),
     equivalent=_BUCKETS | {
         "_STRIP = 64 -> _STRIP = 65": "how many queries are summed at a time is a matter of speed",
-        "np.diff(bucket, prepend=-1) -> np.diff(bucket, prepend=0)": "bucket 0 comes first only where there are no keys, and no gradient",
     },
 )
 def t5_bias(draw):
