@@ -55,11 +55,11 @@ def _drawn(draw, *kv_heads):
     lead, w = draw(dims(0, 2)), draw(size(0, 5))
     e = draw(size(0, 5)) if draw.ordinary else draw(one_of(0, 1, 1, 2, 5))
     t, s, h = draw(size(0, 6)), draw(size(0, 6)), draw(integer(1, 3)) * (kv_heads or (1,))[0]
-    causal = draw(left_out(flag()))
-    if not draw.ordinary and not draw.edges and draw(integer(0, 2)) == 0:  # several strips
+    causal = draw(left_out(left_out(flag())))
+    if not draw.ordinary and not draw.edges and draw(flag()):  # several strips
         lead, causal = (), True
         t, s = draw(one_of((130, 130), (70, 200), (140, 66)))
-    drops = draw(one_of("a share", "a share", "no share", "no noise"))
+    drops = draw(one_of("a share", "no share", "no noise"))
     return dict(
         query=draw(array(*lead, h, t, e)), key=draw(array(*lead, *kv_heads, s, e)), value=draw(array(*lead, *kv_heads, s, w)),
         bias=draw(one_of(left_out(None), array(*broadcast(draw, *lead, h, t, s)))),
@@ -67,7 +67,7 @@ def _drawn(draw, *kv_heads):
         causal=causal,
         scale=draw(left_out(maybe(number(-1, 2)))),
         soft_cap=draw(one_of(left_out(None), 0.03, 2.0, 30.0)),
-        dropout=draw(left_out(0.0)) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
+        dropout=draw(left_out(left_out(0.0))) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
         noise=draw(left_out(None)) if drops == "no noise" else draw(noise()),
     )
 
