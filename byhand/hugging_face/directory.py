@@ -115,7 +115,7 @@ def _weights(path: Path) -> dict[str, NDArray]:
     index = path / "model.safetensors.index.json"
     if (path / "model.safetensors").exists() or not index.exists():
         return _arrays(path / "model.safetensors")
-    places = _json(index).get("weight_map")
+    places: Any = _json(index).get("weight_map")
     demand("load_hugging_face", isinstance(places, dict), f"a weight_map in {index}", weight_map=places)
     arrays: dict[str, NDArray] = {}
     for file in set(places.values()):

@@ -10,6 +10,7 @@ from byhand import checks
 from byhand.checks import at_least_rank, choice, demand, in_range, size
 from byhand.noise import Noise
 from numpy_impl.attention.grouped_query import grouped_query_attention
+from numpy_impl.attention.sinks import sink_attention
 from numpy_impl.attention.sliding_window import sliding_window_attention
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -40,8 +41,8 @@ class GroupedQueryAttention(Module):
     dtype                 of the parameters
     rng                   np.random.Generator of the initial values
 
-    A window alone costs time and memory linear in T; beside a bias, a mask or dropout it is a mask, and costs what that costs.
-    Sinks start at 0.
+    A window alone costs time and memory linear in T; beside a bias, a mask, sinks or dropout it is a mask, and costs what
+    that costs. Sinks start at 0.
 
     Examples
     --------
@@ -102,7 +103,7 @@ class GroupedQueryAttention(Module):
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)
-            dq, dk, dv, dbias = heads_backward(self._split(dmerged).swapaxes(-2, -3))
+            dq, dk, dv, dbias, dsinks = heads_backward(self._split(dmerged).swapaxes(-2, -3))
             if rotary is not None:
                 dq, dk = turn_q_backward(dq), turn_k_backward(dk)
             dq, dk, dv = dq.swapaxes(-2, -3), dk.swapaxes(-2, -3), dv.swapaxes(-2, -3)
@@ -114,7 +115,7 @@ class GroupedQueryAttention(Module):
             dx_by_k, dk_proj = k_backward(_side_by_side(dk))
             dx_by_v, dv_proj = v_backward(_side_by_side(dv))
             grads = {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj, "o_proj": do_proj} | norms
-            return dx_by_q + dx_by_k + dx_by_v, dbias, grads
+            return dx_by_q + dx_by_k + dx_by_v, dbias, grads | self.grads(sinks=dsinks)
 
         return y, backward
 
@@ -124,15 +125,24 @@ class GroupedQueryAttention(Module):
 
     def _attend(self, q: NDArray, k: NDArray, v: NDArray, bias: NDArray | None, *, mask: NDArray | None, causal: bool,
                 noise: Noise | None) -> tuple[NDArray, Callable]:
-        """q (..., H, T, E), k and v (..., K, T, E) -> heads (..., H, T, E); backward: dheads -> dq, dk, dv, dbias."""
+        """q (..., H, T, E), k and v (..., K, T, E) -> heads (..., H, T, E); backward: dheads -> dq, dk, dv, dbias, dsinks."""
         drops = noise is not None and self.dropout > 0
-        if self.window is not None and bias is None and mask is None and not drops:
+        if self.window is not None and bias is None and mask is None and self.sinks is None and not drops:
             return self._slide(q, k, v, causal)
         if self.window is not None:                                     # beside anything else, the window is a mask
             mask = _band(q.shape[-2], *self.window) if mask is None else mask & _band(q.shape[-2], *self.window)
-        return grouped_query_attention(
-            q, k, v, bias, mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise
-        )
+        options = dict(mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise)
+        if self.sinks is None:
+            heads, plain_backward = grouped_query_attention(q, k, v, bias, **options)
+            return heads, lambda dheads: (*plain_backward(dheads), None)
+
+        heads, sink_backward = sink_attention(q, k, v, self.sinks, bias, **options)
+
+        def backward(dheads):
+            dq, dk, dv, dsinks, dbias = sink_backward(dheads)
+            return dq, dk, dv, dbias, dsinks
+
+        return heads, backward
 
     def _slide(self, q: NDArray, k: NDArray, v: NDArray, causal: bool) -> tuple[NDArray, Callable]:
         """The heads of a window that nothing else joins: only its band of the scores is computed."""
@@ -145,7 +155,7 @@ class GroupedQueryAttention(Module):
 
         def backward(dheads):
             dq, dk, dv = slide_backward(dheads.reshape(groups))
-            return dq.reshape(q.shape), dk.sum(-3), dv.sum(-3), None    # the group's sum, for its heads share them
+            return dq.reshape(q.shape), dk.sum(-3), dv.sum(-3), None, None    # the group's sum: its heads share them
 
         return heads.reshape(q.shape), backward
 

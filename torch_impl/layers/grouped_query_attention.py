@@ -9,6 +9,7 @@ from byhand import checks
 from byhand.checks import at_least_rank, choice, demand, in_range, size
 from byhand.noise import Noise
 from torch_impl.attention.grouped_query import grouped_query_attention
+from torch_impl.attention.sinks import sink_attention
 from torch_impl.attention.sliding_window import sliding_window_attention
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.norm import RMSNorm
@@ -68,16 +69,17 @@ class GroupedQueryAttention(nn.Module):
                 noise: Noise | None) -> Tensor:
         """q (..., H, T, E), k and v (..., K, T, E) -> heads (..., H, T, E)."""
         drops = noise is not None and self.dropout > 0
-        if self.window is not None and bias is None and mask is None and not drops:
+        if self.window is not None and bias is None and mask is None and self.sinks is None and not drops:
             group = q.shape[-3] // k.shape[-3]
             k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
             return sliding_window_attention(q, k, v, window=self.window, causal=causal, soft_cap=self.soft_cap)
         if self.window is not None:  # beside anything else, the window is a mask
             band = _band(q.shape[-2], *self.window, q.device)
             mask = band if mask is None else mask & band
-        return grouped_query_attention(
-            q, k, v, bias, mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise
-        )
+        options: dict[str, Any] = dict(mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise)
+        if self.sinks is None:
+            return grouped_query_attention(q, k, v, bias, **options)
+        return sink_attention(q, k, v, self.sinks, bias, **options)
 
 
 def _band(t: int, left: int | None, right: int | None, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What grouped-query attention is fed: every sharing of heads, widths of their own, rotary, norms, biases, windows, caps, masks."""
+"""What grouped-query attention is fed: every sharing of heads, widths of their own, rotary, norms, biases, windows, caps, sinks, masks."""
 
 import copy
 
@@ -92,8 +92,8 @@ def grouped_query_attention(draw):
     d_model = draw(size()) if own_width else heads * width
     shape = draw(one_of((t, t), (1, t), (heads, t, t), (heads, 1, t)))
     reach = one_of(None, 0, 1, 2)
-    # Mask, bias or dropout: beside any of them, a window is computed in another way.
-    joined = draw(one_of((), ("mask",), ("bias",), ("dropout",), ("mask", "bias", "dropout")))
+    # Mask, bias, sinks, dropout: beside any of them, a window is computed in another way.
+    joined = draw(one_of((), ("mask",), ("bias",), ("dropout",), ("sinks",), ("mask", "bias", "dropout", "sinks")))
     drops = "a share" if "dropout" in joined else draw(one_of("no share", "no noise"))
     return dict(
         init=dict(
@@ -101,7 +101,7 @@ def grouped_query_attention(draw):
             head_width=width if own_width else draw(left_out(maybe(width))),
             bias=draw(left_out(one_of(False, True, "qkv"))), qk_norm=normed, eps=draw(left_out(one_of(1e-6, 1e-2))),
             window=draw(one_of(left_out(None), (draw(reach), draw(reach)), (draw(reach), draw(reach)))),
-            soft_cap=draw(left_out(maybe(one_of(0.5, 20.0)))),
+            soft_cap=draw(left_out(maybe(one_of(0.5, 20.0)))), sinks="sinks" in joined or draw(left_out(False)),
             dropout=draw(left_out(0.0)) if drops == "no share" else draw(number(0.1, 1)),
         ),
         call=dict(
