@@ -1,0 +1,77 @@
+"""Causal self-attention in which positions and the choice of keys are options: what the architecture experiments compare."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from byhand.checks import at_least_rank, demand, in_range, size
+from byhand.configs.decoder import DROPPING, attention_options
+from byhand.noise import Noise
+from torch_impl.attention.linear_attention import linear_attention
+from torch_impl.attention.scaled_dot_product import scaled_dot_product
+from torch_impl.attention.sliding_window import sliding_window_attention
+from torch_impl.attention.strided import strided_attention
+from torch_impl.layers.linear import Linear
+from torch_impl.positions.alibi import alibi_bias
+from torch_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
+from torch_impl.positions.t5 import t5_bias
+
+
+class DecoderAttention(nn.Module):
+    """y = o_proj(head₁ ‖ … ‖ head_H),  with  head_h = attention(turn(q_h), turn(k_h), v_h, bias),  q, k, v = three projections of x.
+
+    x (..., T, D) -> y (..., T, D). "rotary" turns q and k, "alibi" and "relative" make the bias; relative (buckets, H) starts at 0.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, attention: str = "full", positions: str = "none", window: int | None = None,
+                 stride: int | None = None, local: int | None = None, rope_base: float = 10000.0, buckets: int = 32,
+                 max_distance: int = 128, bias: bool = False, dropout: float = 0.0, dtype: torch.dtype = torch.float32,
+                 device: torch.device | str | None = None, rng: torch.Generator | None = None):
+        super().__init__()
+        who = "DecoderAttention"
+        size(who, d_model=d_model, n_heads=n_heads, buckets=buckets)
+        local = attention_options(
+            who, d_model=d_model, n_heads=n_heads, attention=attention, positions=positions, window=window, stride=stride, local=local
+        )
+        in_range(who, 0, 1, dropout=dropout)
+        demand(who, attention in DROPPING or dropout == 0, f"attention from {DROPPING} with dropout", attention=attention, dropout=dropout)
+        self.n_heads, self.attention, self.positions, self.dropout = n_heads, attention, positions, dropout
+        self.window, self.stride, self.local = window, stride, local
+        self.rope_base, self.max_distance = rope_base, max_distance
+        made: dict[str, Any] = dict(bias=bias, dtype=dtype, device=device, rng=rng)
+        self.q_proj = Linear(d_model, d_model, **made)
+        self.k_proj = Linear(d_model, d_model, **made)
+        self.v_proj = Linear(d_model, d_model, **made)
+        self.o_proj = Linear(d_model, d_model, **made)
+        relative = nn.Parameter(torch.zeros(buckets, n_heads, dtype=dtype, device=device)) if positions == "relative" else None
+        self.register_parameter("relative", relative)
+
+    def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
+        at_least_rank("DecoderAttention", 2, x=x)
+        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(x)), self._split(self.v_proj(x))
+        if self.positions == "rotary":
+            frequencies = rotary_frequencies(q.shape[-1], base=self.rope_base)
+            cos, sin = rotary_table(torch.arange(x.shape[-2], device=x.device), frequencies=frequencies, dtype=x.dtype)
+            q, k = rotary(q, cos=cos, sin=sin), rotary(k, cos=cos, sin=sin)
+        heads = self._attend(q, k, v, self._bias(x), noise)            # (..., H, T, D/H)
+        return self.o_proj(heads.transpose(-2, -3).flatten(-2))
+
+    def _bias(self, x: Tensor) -> Tensor | None:
+        t = x.shape[-2]
+        if self.positions == "relative":
+            return t5_bias(self.relative, queries=t, keys=t, bidirectional=False, max_distance=self.max_distance)
+        return alibi_bias(self.n_heads, queries=t, keys=t, dtype=x.dtype, device=x.device) if self.positions == "alibi" else None
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, noise: Noise | None) -> Tensor:
+        if self.attention == "full":
+            return scaled_dot_product(q, k, v, bias, causal=True, dropout=self.dropout, noise=noise)
+        if self.attention == "window":
+            return sliding_window_attention(q, k, v, window=(self.window - 1, 0), dropout=self.dropout, noise=noise)
+        if self.attention == "strided":
+            return strided_attention(q, k, v, stride=self.stride, local=self.local - 1, causal=True)
+        return linear_attention(q, k, v, causal=True)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(..., T, D) -> (..., H, T, D/H)."""
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
