@@ -78,7 +78,7 @@ class DecoderAttention(Module):
         q, q_backward = self.q_proj.forward(x)                          # (..., T, D)
         k, k_backward = self.k_proj.forward(x)
         v, v_backward = self.v_proj.forward(x)
-        turn = self._rotation(t, x.dtype)
+        turn = self._rotation(x)
         q, turn_q_backward = turn(self._split(q))                       # (..., H, T, D/H)
         k, turn_k_backward = turn(self._split(k))
         bias, bias_backward = self._bias(t, x.dtype)                    # (H, T, T), or None
@@ -98,12 +98,12 @@ class DecoderAttention(Module):
 
         return y, backward
 
-    def _rotation(self, t: int, dtype: DTypeLike) -> Callable:
-        """x (..., T, E) -> x with the token at each position turned by it, and the pullback; x as it is where positions do not turn."""
+    def _rotation(self, x: NDArray) -> Callable:
+        """q (..., T, E) -> q with the token at each position turned by it, and the pullback; q as it is where positions do not turn."""
         if self.positions != "rotary":
-            return lambda x: (x, lambda dy: dy)
-        frequencies = rotary_frequencies(self.q_proj.weight.shape[0] // self.n_heads, base=self.rope_base)
-        cos, sin = rotary_table(np.arange(t), frequencies=frequencies, dtype=dtype)
+            return lambda q: (q, lambda dq: dq)
+        frequencies = rotary_frequencies(x.shape[-1] // self.n_heads, base=self.rope_base)
+        cos, sin = rotary_table(np.arange(x.shape[-2]), frequencies=frequencies, dtype=x.dtype)
         return partial(rotary, cos=cos, sin=sin)
 
     def _bias(self, t: int, dtype: DTypeLike) -> tuple[NDArray | None, Callable | None]:

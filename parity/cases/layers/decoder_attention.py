@@ -26,6 +26,7 @@ def is_attention_as_it_was_on_common_ground(side: Side, module, x, noise=None):
             yield f"dq_proj.weight, {sizes}", grads["q_proj"]["weight"], want_grads["q_proj"]["weight"]
         else:
             yield f"y, {sizes}", own(x), whole(x, causal=True)
+    yield "T5's buckets", tuple(own.relative.shape), (32, module.n_heads)
 
 
 _INIT = dict(d_model=4, n_heads=2)
@@ -58,6 +59,7 @@ _INIT = dict(d_model=4, n_heads=2)
         dict(init=dict(d_model=6, n_heads=2, positions="rotary")),
         dict(init=_INIT | dict(positions="relative", buckets=1), call=dict(x=array(3, 4))),
         dict(init=_INIT | dict(positions="relative", buckets=8, max_distance=4), call=dict(x=array(3, 4))),
+        dict(init=_INIT | dict(positions="relative", buckets=256), call=dict(x=array(3, 4))),  # of which 128 would be exact
         dict(init=_INIT | dict(positions="rotary", rope_base=-1.0), call=dict(x=array(3, 4))),
         dict(init=_INIT, call=dict(x=array(4))),
         dict(init=_INIT, call=dict(x=array(3, 5))),
