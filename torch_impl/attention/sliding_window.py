@@ -1,7 +1,7 @@
 """Attention within a window around every query (Beltagy, Peters & Cohan 2020, arXiv:2004.05150; Mistral 7B, arXiv:2310.06825)."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,47 +66,63 @@ def sliding_window_attention(
         demand_flex(who, query, key, value)
         return flex(query, key, value, sees=lambda a, b: (b - a <= right + s - t) & (b - a >= s - t - left), scale=scale, soft_cap=soft_cap)
 
-    # Queries in strips, keys and values in the runs that the strips see; what lies outside the sequences is zero, and hidden.
-    strips, seen = max(-(-t // _STRIP), 1), left + _STRIP + right
-    before = left - (s - t)  # of the first strip's run, so much comes before the first key; if negative, so many keys are seen by nobody
-    after = strips * _STRIP + left + right - before - s
-    queries = F.pad(query, (0, 0, 0, strips * _STRIP - t)).unflatten(-2, (strips, _STRIP))  # (..., T/h, h, E)
-    keys, values = (F.pad(x, (0, 0, before, after)).unfold(-2, seen, _STRIP).mT for x in (key, value))  # (..., T/h, seen, E or W)
-    allowed = _band(strips, left, right, before, s, query.device)
+    strips = _cut(query, key, value, left, right, s - t)
+    distance = strips.keys_at - strips.places
+    allowed = (-left <= distance) & (distance <= right) & (0 <= strips.keys_at) & (strips.keys_at < s)  # (T/h, h, seen)
     if kernel == "sdpa" or (kernel == "auto" and soft_cap is None and not drops and query.dtype != torch.float64):
         blind = ~allowed.any(-1, keepdim=True)  # shown everything, because kernels differ in what they give for nothing, and then dropped
-        n = math.prod(lead)
-        q, k, v = (x.reshape(n, *x.shape[-3:]) for x in (queries, keys, values))
+        q, k, v = (x.reshape(math.prod(lead), *x.shape[-3:]) for x in strips[:3])
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | blind, scale=scale).masked_fill(blind, 0)
-        return y.reshape(*lead, strips * _STRIP, w)[..., :t, :]
+        return y.reshape(*lead, *y.shape[-3:]).flatten(-3, -2)[..., :t, :]
 
-    scores = (queries * scale) @ keys.mT  # (..., T/h, h, seen)
+    scores = (strips.queries * scale) @ strips.keys.mT  # (..., T/h, h, seen)
     if soft_cap is not None:
         scores = soft_cap * torch.tanh(scores / soft_cap)
     scores = scores.masked_fill(~allowed, -math.inf)
     blind = (scores == -math.inf).all(-1, keepdim=True)
     p = torch.softmax(scores.masked_fill(blind, 0), -1).masked_fill(blind, 0)
     if drops:
-        kept = _bits(noise, (*lead, t, s), strips, before, seen, query.device) >= round(dropout * 2**32)
+        kept = _bits(noise, (*lead, t, s), strips) >= round(dropout * 2**32)
         p = p * kept * (0.0 if dropout == 1 else 1 / (1 - dropout))
-    return (p @ values).flatten(-3, -2)[..., :t, :]
+    return (p @ strips.values).flatten(-3, -2)[..., :t, :]
 
 
-def _band(strips: int, left: int, right: int, before: int, s: int, device: torch.device) -> Tensor:
-    """(T/h, h, seen) booleans: the row sees the key."""
-    row, column = torch.arange(_STRIP, device=device)[:, None], torch.arange(left + _STRIP + right, device=device)
-    key = torch.arange(strips, device=device)[:, None, None] * _STRIP + column - before
-    return (row <= column) & (column <= row + left + right) & (0 <= key) & (key < s)
+class _Strips(NamedTuple):
+    """Neighbouring queries, h to a strip, and the run of keys that they see between them; places count along the keys."""
+
+    queries: Tensor  # (..., T/h, h, E)
+    keys: Tensor  # (..., T/h, seen, E)
+    values: Tensor  # (..., T/h, seen, W)
+    places: Tensor  # (T/h, h, 1): where the queries stand
+    keys_at: Tensor  # (T/h, 1, seen): where the keys stand; before 0 and from S on they are zero, and to be hidden
 
 
-def _bits(noise: Noise, shape: tuple[int, ...], strips: int, before: int, seen: int, device: torch.device) -> Tensor:
-    """(..., T/h, h, seen) int64: of the random bits of the dense table (..., T, S), those of the band; 0 outside the table."""
+def _cut(query: Tensor, key: Tensor, value: Tensor, left: int, right: int, offset: int) -> _Strips:
+    """Strips of which every query sees at most `left` keys before its place and `right` after it; query 0 stands at `offset`."""
+    t, s = query.shape[-2], key.shape[-2]
+    h = min(_STRIP, max(t, 1))
+    n = max(-(-t // h), 1)
+    if n > 1:
+        begin, seen = offset - left, left + h + right
+    else:
+        begin = min(max(offset - left, 0), s)
+        seen = max(min(offset + h + right, s) - begin, 0)
+    end = begin + (n - 1) * h + seen
+    queries = F.pad(query, (0, 0, 0, n * h - t)).unflatten(-2, (n, h))
+    keys, values = (F.pad(x, (0, 0, -begin, end - s)).unfold(-2, seen, h).mT for x in (key, value))
+    starts = torch.arange(n, device=query.device)[:, None, None] * h
+    rows, columns = (torch.arange(count, device=query.device) for count in (h, seen))
+    return _Strips(queries, keys, values, starts + offset + rows[:, None], starts + begin + columns)
+
+
+def _bits(noise: Noise, shape: tuple[int, ...], strips: _Strips) -> Tensor:
+    """(..., T/h, h, seen) int64: of the random bits of the dense table (..., T, S), those of the strips; 0 outside the table."""
     *lead, t, s = shape
+    n, h, seen = *strips.queries.shape[-3:-1], strips.keys.shape[-2]
     found = []
-    for start in range(0, strips * _STRIP, _STRIP):
-        first = start - before
-        rows, keys = (start, min(start + _STRIP, t)), (min(max(first, 0), s), min(max(first + seen, 0), s))
-        bits = random_bits(noise, shape, part=(*((0, n) for n in lead), rows, keys), device=device)
+    for i, first in enumerate(strips.keys_at[:, 0, 0].tolist() if seen else [0] * n):
+        rows, keys = (i * h, min((i + 1) * h, t)), (min(max(first, 0), s), min(max(first + seen, 0), s))
+        bits = random_bits(noise, shape, part=(*((0, m) for m in lead), rows, keys), device=strips.keys.device)
         outside = min(max(-first, 0), seen)
-        found.append(F.pad(bits.long(), (outside, seen - outside - bits.shape[-1], 0, start + _STRIP - rows[1])))
+        found.append(F.pad(bits.long(), (outside, seen - outside - bits.shape[-1], 0, h - bits.shape[-2])))
     return torch.stack(found, -3)
