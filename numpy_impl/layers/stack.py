@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice
@@ -17,7 +18,7 @@ class Stack(Module):
 
     Parameters
     ----------
-    layers : list of Module, each x -> y of one float input
+    layers : list of Module, each x, *shared -> y
 
     `run` chooses what a forward leaves behind for the backward:
 
@@ -27,7 +28,8 @@ class Stack(Module):
       a layer. The noise is an argument, so the second forward draws the same masks and the gradients have the same bits.
     - ``"inference"``: nothing; there is no backward.
 
-    Keyword inputs (a mask, say) go to every layer; `noise` reaches layer i as the stream named i.
+    Further inputs go to every layer as they are: arrays in `shared` (a context, a bias on the scores), whose gradients are sums over the
+    layers, and keyword inputs (a mask, say); `noise` reaches layer i as the stream named i.
 
     Examples
     --------
@@ -47,26 +49,30 @@ class Stack(Module):
     def children(self) -> Iterator[tuple[str, Module]]:
         yield from ((str(i), layer) for i, layer in enumerate(self.layers))
 
-    def forward(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> tuple[NDArray, Callable | None]:
-        """x -> y; backward: dy -> dx, grads, one a layer (no backward in inference)."""
+    def forward(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
+                **inputs: Any) -> tuple[NDArray, Callable | None]:
+        """x, *shared -> y; backward: dy -> dx, *dshared, grads, one a layer (no backward in inference)."""
         choice("Stack", ("keep", "recompute", "inference"), run=run)
         streams = [at(noise, str(i)) for i in range(len(self.layers))]
         trail = []                                     # per layer: its pullback, or the input to make it from
         for layer, stream in zip(self.layers, streams, strict=True):
             if run == "keep":
-                x, pullback = layer.forward(x, noise=stream, **inputs)
+                x, pullback = layer.forward(x, *shared, noise=stream, **inputs)
                 trail.append(pullback)
             else:
                 if run == "recompute":
                     trail.append(x)
-                x = layer(x, noise=stream, **inputs)
+                x = layer(x, *shared, noise=stream, **inputs)
 
         def backward(dy):
-            grads = []
+            dshared, grads = [None if array is None else np.zeros_like(array) for array in shared], []
             for layer, stream, kept in zip(self.layers[::-1], streams[::-1], trail[::-1], strict=True):
-                pullback = kept if run == "keep" else layer.forward(kept, noise=stream, **inputs)[1]
-                dy, layer_grads = pullback(dy)
+                pullback = kept if run == "keep" else layer.forward(kept, *shared, noise=stream, **inputs)[1]
+                dy, *dothers, layer_grads = pullback(dy)
+                for total, dother in zip(dshared, dothers, strict=False):      # optional inputs that are not shared have no total
+                    if total is not None:
+                        total += dother
                 grads.append(layer_grads)
-            return dy, grads[::-1]
+            return dy, *dshared, grads[::-1]
 
         return x, (None if run == "inference" else backward)

@@ -35,7 +35,7 @@ def test_it_is_pytorchs_encoder_layer(order, activation):
     x, dy = rng.standard_normal((2, 3, 5, 8))
 
     y, backward = ours.forward(x, causal=True)
-    dx, grads = backward(dy)
+    dx, _, grads = backward(dy)
     leaf = torch.tensor(x, requires_grad=True)
     hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)  # there True means hidden
     want = theirs(leaf, src_mask=hidden)

@@ -14,31 +14,38 @@ from torch_impl.layers.linear import Linear
 class MultiHeadAttention(nn.Module):
     """y = o_proj(head₁ ‖ … ‖ head_H),  with  head_h = attention(q_h, k_h, v_h),  q = q_proj(x), k = k_proj(c), v = v_proj(c).
 
-    x (..., T, D), context c (..., S, C) or x itself, mask broadcastable to (..., H, T, S) -> y (..., T, D).
+    x (..., T, D), context c (..., S, C) or x itself, bias and mask broadcastable to (..., H, T, S) -> y (..., T, D).
     """
 
     def __init__(self, d_model: int, n_heads: int, *, bias: bool = True, dropout: float = 0.0, d_context: int | None = None,
-                 dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, rng: torch.Generator | None = None):
+                 head_width: int | None = None, scale: float | None = None, dtype: torch.dtype = torch.float32,
+                 device: torch.device | str | None = None, rng: torch.Generator | None = None):
         super().__init__()
         size("MultiHeadAttention", d_model=d_model, n_heads=n_heads)
-        demand("MultiHeadAttention", d_model % n_heads == 0, "d_model to be a multiple of n_heads", d_model=d_model, n_heads=n_heads)
+        if head_width is None:
+            demand("MultiHeadAttention", d_model % n_heads == 0, "d_model to be a multiple of n_heads, or a head_width",
+                   d_model=d_model, n_heads=n_heads)
+            head_width = d_model // n_heads
+        size("MultiHeadAttention", head_width=head_width)
         in_range("MultiHeadAttention", 0, 1, dropout=dropout)
-        d_context = d_model if d_context is None else d_context
-        self.n_heads, self.dropout = n_heads, dropout
+        d_context, width = d_model if d_context is None else d_context, n_heads * head_width
+        self.n_heads, self.dropout, self.scale = n_heads, dropout, scale
         made: dict[str, Any] = dict(bias=bias, dtype=dtype, device=device, rng=rng)
-        self.q_proj = Linear(d_model, d_model, **made)
-        self.k_proj = Linear(d_context, d_model, **made)
-        self.v_proj = Linear(d_context, d_model, **made)
-        self.o_proj = Linear(d_model, d_model, **made)
+        self.q_proj = Linear(d_model, width, **made)
+        self.k_proj = Linear(d_context, width, **made)
+        self.v_proj = Linear(d_context, width, **made)
+        self.o_proj = Linear(width, d_model, **made)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False,
-                noise: Noise | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
+                causal: bool = False, noise: Noise | None = None) -> Tensor:
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
         source = x if context is None else context
         q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
-        heads = scaled_dot_product(q, k, v, mask=mask, causal=causal, dropout=self.dropout, noise=noise)  # (..., H, T, D/H)
+        heads = scaled_dot_product(
+            q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
+        )  # (..., H, T, E)
         return self.o_proj(heads.transpose(-2, -3).flatten(-2))
 
     def _split(self, x: Tensor) -> Tensor:
-        """(..., T, D) -> (..., H, T, D/H)."""
+        """(..., T, H · E) -> (..., H, T, E)."""
         return x.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)

@@ -15,20 +15,21 @@ Run = Literal["keep", "recompute", "inference"]
 class Stack(nn.ModuleList):
     """y = layer_n(… layer_2(layer_1(x))).
 
-    layers : list of nn.Module, each x -> y. `run` is what the forward leaves behind: ``"keep"`` every saved tensor,
-    ``"recompute"`` each layer's input only (gradient checkpointing), ``"inference"`` nothing.
+    layers : list of nn.Module, each x, *shared -> y. `run` is what the forward leaves behind: ``"keep"`` every saved tensor,
+    ``"recompute"`` each layer's input only (gradient checkpointing), ``"inference"`` nothing. `shared` and keyword inputs go to every
+    layer.
     """
 
     def __init__(self, layers: list[nn.Module]):
         super().__init__(layers)
 
-    def forward(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> Tensor:
+    def forward(self, x: Tensor, *shared: Tensor | None, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> Tensor:
         choice("Stack", ("keep", "recompute", "inference"), run=run)
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             for i, layer in enumerate(self):
                 stream = at(noise, str(i))
                 if run == "recompute":  # masks come from `noise`, so no global random state needs restoring
-                    x = checkpoint(layer, x, noise=stream, use_reentrant=False, preserve_rng_state=False, **inputs)
+                    x = checkpoint(layer, x, *shared, noise=stream, use_reentrant=False, preserve_rng_state=False, **inputs)
                 else:
-                    x = layer(x, noise=stream, **inputs)
+                    x = layer(x, *shared, noise=stream, **inputs)
         return x

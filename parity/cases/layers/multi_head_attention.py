@@ -1,4 +1,4 @@
-"""What multi-head attention is fed: the sequence itself or a context of its own length and width, masks, dropout."""
+"""What multi-head attention is fed: the sequence itself or a context of its own length and width, head widths, biases, masks, dropout."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
 
@@ -10,7 +10,10 @@ from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe
         dict(init=dict(d_model=0, n_heads=1)),
         dict(init=dict(d_model=4, n_heads=0)),
         dict(init=dict(d_model=4, n_heads=3)),
+        dict(init=dict(d_model=4, n_heads=2, head_width=0)),
         dict(init=dict(d_model=4, n_heads=2, dropout=1.5)),
+        dict(init=dict(d_model=4, n_heads=2, scale=float("inf")), call=dict(x=array(3, 4))),
+        dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), bias=array(3, 3, 3))),
         dict(init=dict(d_model=4, n_heads=2, d_context=0)),
         dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(4))),
         dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 5))),
@@ -23,7 +26,8 @@ from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe
 def multi_head_attention(draw):
     *lead, t = draw(dims(1, 3))
     heads = draw(integer(1, 3))
-    width = heads * draw(size(1, 3))
+    head_width = draw(left_out(maybe(size(1, 3))))
+    width = draw(size()) if isinstance(head_width, int) else heads * draw(size(1, 3))
     crosses = draw(flag())
     s = draw(size(0, 5)) if crosses else t
     d_context = draw(size()) if crosses else width
@@ -32,10 +36,12 @@ def multi_head_attention(draw):
         init=dict(
             d_model=width, n_heads=heads, bias=draw(left_out(flag())), dropout=draw(left_out(number(0, 1))),
             d_context=d_context if d_context != width else draw(left_out(maybe(width))),
+            head_width=head_width, scale=draw(left_out(maybe(number(-1, 2)))),
         ),
         call=dict(
             # Where x is query, key and value at once, an entry of 1000 enters cubed, and rounding drowns what is left in float64 too.
             x=array(*lead, t, width, hostile=crosses), context=array(*lead, s, d_context) if crosses else draw(left_out(None)),
-            mask=draw(left_out(maybe(mask(*shape)))), causal=draw(left_out(flag())), noise=draw(left_out(maybe(noise()))),
+            bias=draw(left_out(maybe(array(*draw(one_of(shape, (t, s))))))), mask=draw(left_out(maybe(mask(*shape)))),
+            causal=draw(left_out(flag())), noise=draw(left_out(maybe(noise()))),
         ),
     )

@@ -1,5 +1,9 @@
 """What a stack is fed: none to three blocks that keep their pullbacks or run again, with dropout, so that masks must be drawn alike."""
 
+import numpy as np
+
+from byhand.noise import at
+from numpy_impl.layers.module import flatten
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, one_of
 
 
@@ -11,10 +15,39 @@ def stack(side, *, layers, d_model):
     ])
 
 
+def shares(side, module, x, noise=None, run="keep", causal=False):
+    """A bias that all layers share: the gradient is the sum over the layers, called here one by one; None where the bias is None."""
+    t = x.shape[-2]
+    bias, options = side.array(np.sin(np.arange(float(t * t))).reshape(t, t)), dict(noise=noise, run=run, causal=causal)
+    if side.name == "torch":
+        y = x
+        for i, layer in enumerate(module):
+            y = layer(y, bias, causal=causal, noise=at(noise, str(i)))
+        yield "y", module(x, bias, **options), y
+        return
+    y, backward = module.forward(x, bias, **options)
+    dy, dbias = np.cos(y), np.zeros_like(bias)
+    got, h, pullbacks = backward(dy), x, []
+    for i, layer in enumerate(module.layers):
+        h, pullback = layer.forward(h, bias, causal=causal, noise=at(noise, str(i)))
+        pullbacks.append(pullback)
+    yield "y", y, h
+    yield "y in inference", module(x, bias, **(options | {"run": "inference"})), h
+    for i, pullback in reversed(list(enumerate(pullbacks))):
+        dy, dpart, grads = pullback(dy)
+        dbias += dpart
+        for name, grad in flatten(grads).items():
+            yield f"grads.{i}.{name}", flatten(got[-1])[f"{i}.{name}"], grad
+    yield "dx", got[0], dy
+    yield "dbias", got[1], dbias
+    yield "no dbias", module.forward(x, None, **options)[1](np.cos(y))[1] is None, True
+
+
 @case(
     "layers.Stack",
     bench=dict(init=dict(layers=2, d_model=256), call=dict(x=array(8, 128, 256), causal=True)),
     build=stack,
+    also=[shares],
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the Block's own; several on end blow rounding up.
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "bias": array(hostile=False)},

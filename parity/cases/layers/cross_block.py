@@ -1,0 +1,49 @@
+"""What a decoder's block is fed: contexts of their own length and width, every order, every dropout, biased, causal, both masks."""
+
+from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+
+
+@case(
+    "layers.CrossBlock",
+    bench=dict(
+        init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256), context=array(8, 128, 256), causal=True)
+    ),
+    # well-conditioned: branches smaller than the skip, norms near 1
+    fill={"proj.weight": array(scale=0.3), **{
+        f"{norm}.weight": array(low=0.5, high=1.5) for norm in ("norm1", "norm2", "norm_cross", "norm1_after", "norm2_after", "cross_after")
+    }},
+    refuses=[
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8, order="parallel")),
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8, norm="batch")),
+        dict(init=dict(d_model=4, n_heads=3, d_hidden=8)),
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8, d_context=0)),
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8), call=dict(x=array(3, 4), context=array(3, 5))),
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8), call=dict(x=array(2, 3, 4), context=array(3, 3, 4))),
+        dict(init=dict(d_model=4, n_heads=2, d_hidden=8), call=dict(x=array(3, 4), context=array(2, 4), context_mask=mask(2, 3))),
+    ],
+)
+def cross_block(draw):
+    *lead, t = draw(dims(1, 2))
+    s = draw(size(0, 5))
+    heads = draw(integer(1, 3))
+    # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
+    width = heads * (draw(integer(4, 6)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4)))
+    d_context = draw(left_out(maybe(size())))
+    order = draw(left_out(one_of("pre", "post", "sandwich", "none")))
+    share = one_of(0.1, 0.3, 0.5)
+    return dict(
+        init=dict(
+            d_model=width, n_heads=heads, d_hidden=draw(size()), d_context=d_context, norm=draw(left_out(one_of("layer", "rms"))),
+            order=order, activation=draw(left_out(one_of("relu", "geglu"))), bias=draw(left_out(flag())),
+            eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)), attention_dropout=draw(left_out(share)),
+            hidden_dropout=draw(left_out(share)), head_width=draw(left_out(maybe(size(1, 4)))),
+            scale=draw(left_out(maybe(number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
+            beta=draw(left_out(maybe(number(0, 1)))),
+        ),
+        call=dict(
+            x=array(*lead, t, width, scale=1.0 if draw.ordinary else draw(one_of(1.0, 1e-2))),
+            context=array(*lead, s, d_context if isinstance(d_context, int) else width, hostile=False),
+            bias=draw(left_out(maybe(array(*draw(one_of((t, t), (heads, 1, t))))))), mask=draw(left_out(maybe(mask(t, t)))),
+            context_mask=draw(left_out(maybe(mask(t, s)))), causal=draw(left_out(flag())), noise=draw(one_of(left_out(None), noise())),
+        ),
+    )
