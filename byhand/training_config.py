@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from byhand.checks import choice, demand, in_range, not_negative, positive, size
 from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
+from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
+
+PRESETS: dict[str, GPT2Config | LlamaConfig] = {**GPT2_PRESETS, **LLAMA_PRESETS}
 
 
 def _option(default: Any, help: str) -> Any:
@@ -25,7 +28,7 @@ class TrainingConfig:
     """
 
     backend: Literal["numpy", "torch", "both"] = _option("numpy", "Which implementation trains; both: the same run twice, compared.")
-    preset: str = _option("gpt2-1m", "The model's sizes.")
+    preset: str = _option("gpt2-1m", "The model and its sizes: gpt2-nano, gpt2-1m, llama-nano, llama-1m …")
     text: str | None = _option(None, "A file or a directory to train on; by default the standard library's own source.")
     steps: int = _option(100, "Updates of the weights.")
     batch: int = _option(32, "Windows of text an update.")
@@ -64,14 +67,14 @@ class TrainingConfig:
         choice(who, ("numpy", "torch", "both"), backend=self.backend)
         choice(who, ("float32", "float64"), dtype=self.dtype)
         choice(who, ("cpu", "cuda"), device=self.device)
-        choice(who, GPT2_PRESETS, preset=self.preset)
+        choice(who, PRESETS, preset=self.preset)
         demand(who, self.backend != "numpy" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
         size(who, steps=self.steps, batch=self.batch, length=self.length, accumulate=self.accumulate)
         size(who, validate_every=self.validate_every, validation_batches=self.validation_batches, every=self.every)
         if self.threads is not None:
             size(who, threads=self.threads)
         size(who, at_least=0, warmup=self.warmup, sample=self.sample, seed=self.seed)
-        longest = GPT2_PRESETS[self.preset].max_length
+        longest = PRESETS[self.preset].max_length
         demand(who, self.length <= longest, f"length <= {longest}, the longest sequence of {self.preset}", length=self.length)
         demand(who, self.seed < 1 << 64, "seed < 2^64", seed=self.seed)
         demand(who, self.accumulate <= self.batch, f"accumulate <= batch ({self.batch})", accumulate=self.accumulate)
@@ -82,9 +85,9 @@ class TrainingConfig:
         demand(who, bool(self.name) and not set(self.name) & set("/\\"), "a name without slashes", name=self.name)
 
     @property
-    def model(self) -> GPT2Config:
+    def model(self) -> GPT2Config | LlamaConfig:
         """The preset's sizes with this run's dropout."""
-        return dataclasses.replace(GPT2_PRESETS[self.preset], dropout=self.dropout)
+        return dataclasses.replace(PRESETS[self.preset], dropout=self.dropout)
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for the run directory; `resolve` reads them back."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.configs.llama import LlamaConfig
 from byhand.corpus import Batch
 from byhand.noise import Noise
 from byhand.training_config import TrainingConfig
@@ -35,10 +36,12 @@ class NumpyBackend:
 
     def __init__(self, config: TrainingConfig):
         from numpy_impl.models.gpt2 import GPT2
+        from numpy_impl.models.llama import Llama
         from numpy_impl.optim.adamw import AdamW
 
         self.config = config
-        self.model = GPT2(config.model, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
+        make: Any = Llama if isinstance(config.model, LlamaConfig) else GPT2
+        self.model = make(config.model, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
         self.optimizer = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
@@ -66,6 +69,7 @@ class TorchBackend:
         except ImportError as error:
             raise ValueError("train needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
         from torch_impl.models.gpt2 import GPT2
+        from torch_impl.models.llama import Llama
         from torch_impl.optim.adamw import AdamW
 
         if config.device == "cuda":
@@ -74,7 +78,8 @@ class TorchBackend:
             # float32 means float32: no TF32 products, which round to ten bits
             torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.config = config
-        self.model = GPT2(config.model, dtype=getattr(torch, config.dtype)).to(config.device)
+        make: Any = Llama if isinstance(config.model, LlamaConfig) else GPT2
+        self.model = make(config.model, dtype=getattr(torch, config.dtype)).to(config.device)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         parameters = dict(self.model.named_parameters())
         self.optimizer = AdamW(parameters, **_adamw(config, parameters))
