@@ -73,6 +73,6 @@ def strided_attention(draw):
         query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)), value=draw(array(*lead, s, w)),
         stride=stride, local=local, reach=reach,
         causal=draw(left_out(flag())),
-        scale=draw(one_of(left_out(None), None, number(-1, 2))),
+        scale=draw(left_out(None)) if e == 1 else draw(left_out(maybe(number(-1, 2)))),
         soft_cap=draw(one_of(left_out(None), 0.03, 2.0, 30.0)),
     )
