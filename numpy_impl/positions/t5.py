@@ -64,7 +64,7 @@ def t5_bias(
     queries : int          T
     keys : int             S; query t stands beside key t + S − T, so that the last one stands beside the last key
     bidirectional : bool   in both directions (an encoder), or back only (a decoder)
-    max_distance : int     in tokens; from here on all distances are one
+    max_distance : int     in tokens; from here on (and a little before) all distances share a bucket
 
     Returns
     -------
