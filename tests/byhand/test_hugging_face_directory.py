@@ -21,7 +21,7 @@ YARN = RopeConfig(width=4, type="yarn", factor=4.0, original_length=16)
 CONFIGS = {
     "gpt2": GPT2Config(vocabulary=11, max_length=16, d_model=12, n_layers=2, n_heads=3, d_hidden=20, dropout=0.0),
     "llama": LLAMA,
-    "llama, tied, biased, yarn": dataclasses.replace(LLAMA, tied=True, attention_bias=True, mlp_bias=True, rope=YARN),
+    "llama, tied, biased, yarn": dataclasses.replace(LLAMA, tied=True, attention_bias=True, mlp_bias=True, rope=YARN, max_length=64),
     "mistral": dataclasses.replace(LLAMA, window=3),
     "qwen2": dataclasses.replace(LLAMA, attention_bias="qkv", tied=True),
     "qwen3": dataclasses.replace(LLAMA, qk_norm=True, head_width=6, rope=RopeConfig(width=6, base=1e6), window=5),

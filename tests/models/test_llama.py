@@ -32,7 +32,8 @@ def rope(kind, **options):
     return RopeConfig(width=4, type=kind, base=100.0, **options)
 
 
-# Three tokens were trained on and nine are read, so that every scaling has something to do.
+# Nine tokens are read: more than some were trained on, so that every scaling has something to do. Version 4 of transformers takes YaRN's
+# factor from max_position_embeddings, 160 below, whatever the file says.
 ROPES = [
     rope("linear", factor=2.0),
     rope("ntk", factor=2.0),
@@ -53,7 +54,7 @@ CONFIGS = {
     "qwen2, tied, window": dataclasses.replace(TINY, attention_bias="qkv", tied=True, window=4),
     "qwen3": dataclasses.replace(TINY, qk_norm=True, head_width=8, rope=RopeConfig(width=8)),
     "qwen3, biased, window": dataclasses.replace(TINY, qk_norm=True, attention_bias=True, window=2),
-} | {f"llama, {r.type} {i}": dataclasses.replace(TINY, rope=r) for i, r in enumerate(ROPES)}
+} | {f"llama, {r.type} {i}": dataclasses.replace(TINY, rope=r, max_length=160) for i, r in enumerate(ROPES)}
 
 
 class Double:
