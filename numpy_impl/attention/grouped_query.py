@@ -1,15 +1,17 @@
 """Attention whose query heads share keys and values: in groups (Ainslie et al. 2023, arXiv:2305.13245), or all of them (Shazeer 2019,
 arXiv:1911.02150)."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, demand, floats, in_range, positive, same_shape
 from byhand.noise import Noise
-from numpy_impl.attention.scaled_dot_product import _cap, _pieces, _softmax_in_place, _sum_to
+from numpy_impl.attention.scaled_dot_product import _cap, _softmax_in_place, _sum_to
+from numpy_impl.ops._blocks import blocks
 from numpy_impl.ops.random_bits import random_bits
 
 
@@ -214,6 +216,16 @@ def _attend(
         return dquery, dkey, dvalue, None if bias is None else _sum_to(dadded.reshape(*lead, h, t, s), bias.shape)
 
     return y, backward
+
+
+def _pieces(shape: tuple[int, ...], causal: bool) -> Iterator[tuple[tuple[slice, ...], slice, slice]]:
+    """Pieces of the scores (..., K, G, T, S) that stay in the cache: (part of the axes before G, query rows, the keys they may see)."""
+    *lead, _, t, s = shape
+    strip = 64 if causal else 256                                       # as in scaled_dot_product
+    for part in itertools.product(*(blocks(n, math.prod(shape[-3:]) // 4) for n in lead)):
+        for start in range(0, t, strip):
+            stop = start + strip                                        # beyond t in the last strip: slices end where the array does
+            yield part, slice(start, stop), slice(0, max(stop + s - t, 0) if causal else s)
 
 
 def _fold(x: NDArray) -> NDArray:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, demand, floats, in_range, positive, same_shape
 from byhand.noise import Noise
-from numpy_impl.attention.grouped_query import _fold, _unfold
-from numpy_impl.attention.scaled_dot_product import _cap, _pieces, _sum_to
+from numpy_impl.attention.grouped_query import _fold, _pieces, _unfold
+from numpy_impl.attention.scaled_dot_product import _cap, _sum_to
 from numpy_impl.ops.random_bits import random_bits
 
 
