@@ -10,9 +10,11 @@ from byhand.noise import Noise
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.dropout import dropout
-from numpy_impl.ops.gated import bilinear, geglu, glu, reglu, swiglu
+from numpy_impl.ops.gated import bilinear, geglu, geglu_tanh, glu, reglu, swiglu
 
-GATES: dict[str, Callable] = {"swiglu": swiglu, "geglu": geglu, "reglu": reglu, "glu": glu, "bilinear": bilinear}
+GATES: dict[str, Callable] = {
+    "swiglu": swiglu, "geglu": geglu, "geglu_tanh": geglu_tanh, "reglu": reglu, "glu": glu, "bilinear": bilinear,
+}
 
 
 class GatedFeedForward(Module):
@@ -22,7 +24,7 @@ class GatedFeedForward(Module):
     ----------
     d_model : int      D, width of x and y
     d_hidden : int     F, width in between; 8/3 · D gives the parameters of an ungated layer of 4 · D
-    activation : str   swiglu, geglu, reglu, glu (a sigmoid) or bilinear (none)
+    activation : str   swiglu, geglu, geglu_tanh, reglu, glu (a sigmoid) or bilinear (none)
     bias : bool        whether the projections have a bias
     dropout : float    the share of gated activations that is dropped where `noise` is given
     dtype              of the parameters

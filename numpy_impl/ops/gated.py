@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import floats, same_shape
-from numpy_impl.ops.gelu import gelu
+from numpy_impl.ops.gelu import gelu, gelu_tanh
 from numpy_impl.ops.relu import relu
 from numpy_impl.ops.sigmoid import sigmoid
 from numpy_impl.ops.silu import silu
@@ -92,6 +92,31 @@ def geglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     array([-0.476 ,  5.8635])
     """
     return _gated("geglu", gelu, gate, up)
+
+
+def geglu_tanh(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
+    """y = GELU(gate) · up, with the tanh form of GELU (T5 v1.1, Gemma).
+
+    Parameters
+    ----------
+    gate, up : one shape, float32 or float64
+
+    Returns
+    -------
+    y : like gate
+    backward : dy -> dgate, dup
+
+    Raises
+    ------
+    ValueError   if the shapes or dtypes differ, or an array is not float32 or float64
+
+    Examples
+    --------
+    >>> y, backward = geglu_tanh(np.array([-1.0, 2.0]), np.array([3.0, 3.0]))
+    >>> y.round(4)
+    array([-0.4764,  5.8638])
+    """
+    return _gated("geglu_tanh", gelu_tanh, gate, up)
 
 
 def swiglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:

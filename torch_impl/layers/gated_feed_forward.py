@@ -10,9 +10,11 @@ from byhand.checks import choice, in_range, size
 from byhand.noise import Noise
 from torch_impl.layers.linear import Linear
 from torch_impl.ops.dropout import dropout
-from torch_impl.ops.gated import bilinear, geglu, glu, reglu, swiglu
+from torch_impl.ops.gated import bilinear, geglu, geglu_tanh, glu, reglu, swiglu
 
-GATES: dict[str, Callable] = {"swiglu": swiglu, "geglu": geglu, "reglu": reglu, "glu": glu, "bilinear": bilinear}
+GATES: dict[str, Callable] = {
+    "swiglu": swiglu, "geglu": geglu, "geglu_tanh": geglu_tanh, "reglu": reglu, "glu": glu, "bilinear": bilinear,
+}
 
 
 class GatedFeedForward(nn.Module):

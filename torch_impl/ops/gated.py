@@ -25,6 +25,12 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.gelu(gate) * up
 
 
+def geglu_tanh(gate: Tensor, up: Tensor) -> Tensor:
+    """y = GELU(gate) · up, with the tanh form of GELU (T5 v1.1, Gemma).  One shape."""
+    _checked("geglu_tanh", gate, up)
+    return F.gelu(gate, approximate="tanh") * up
+
+
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """y = SiLU(gate) · up.  One shape."""
     _checked("swiglu", gate, up)

@@ -19,7 +19,8 @@ def gated_feed_forward(draw):
     *lead, d = draw(dims(min_last=1))
     return dict(
         init=dict(
-            d_model=d, d_hidden=draw(size()), activation=draw(left_out(one_of("swiglu", "geglu", "reglu", "glu", "bilinear"))),
+            d_model=d, d_hidden=draw(size()),
+            activation=draw(left_out(one_of("swiglu", "geglu", "geglu_tanh", "reglu", "glu", "bilinear"))),
             bias=draw(left_out(flag())), dropout=draw(left_out(number(0, 1))),
         ),
         call=dict(x=array(*lead, d), noise=draw(left_out(maybe(noise())))),

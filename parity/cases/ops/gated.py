@@ -28,6 +28,11 @@ def geglu(draw):
     return _drawn(draw)
 
 
+@case("ops.geglu_tanh", refuses=_REFUSED)
+def geglu_tanh(draw):
+    return _drawn(draw)
+
+
 @case("ops.swiglu", refuses=_REFUSED)
 def swiglu(draw):
     return _drawn(draw)
