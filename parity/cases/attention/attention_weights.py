@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parity.cases import array, case, dims, flag, left_out, mask, maybe, number, one_of, size
+from parity.cases import array, case, dims, left_out, mask, maybe, number, one_of, size
 from parity.cases.attention.scaled_dot_product import broadcast
 from parity.values import key_rng
 
@@ -55,8 +55,8 @@ def attention_weights(draw):
     return dict(
         query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)),
         bias=draw(one_of(left_out(None), array(*broadcast(draw, *lead, t, s)))),
-        mask=draw(one_of(left_out(None), mask(*broadcast(draw, *lead, t, s)))),
-        causal=draw(left_out(flag())),
+        mask=draw(one_of(left_out(None), mask(*lead, t, s, p=0.8), mask(*broadcast(draw, *lead, t, s), p=0.9))),
+        causal=draw(one_of(left_out(False), left_out(False), True)),
         scale=draw(left_out(maybe(number(-1, 2)))),
         soft_cap=draw(one_of(left_out(None), 0.03, 2.0, 30.0)),
     )

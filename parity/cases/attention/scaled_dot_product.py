@@ -61,7 +61,7 @@ def scaled_dot_product(draw):
     return dict(
         query=draw(array(*lead, t, e)), key=draw(array(*lead, s, e)), value=draw(array(*lead, s, w)),
         bias=draw(one_of(left_out(None), array(*broadcast(draw, *lead, t, s)))),
-        mask=draw(one_of(left_out(None), mask(*broadcast(draw, *lead, t, s)))),
+        mask=draw(one_of(left_out(None), mask(*lead, t, s), mask(*broadcast(draw, *lead, t, s), p=0.9))),
         causal=causal,
         scale=draw(left_out(maybe(number(-1, 2)))),
         soft_cap=draw(one_of(left_out(None), 0.03, 2.0, 30.0)),
