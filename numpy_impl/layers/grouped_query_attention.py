@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand import checks
-from byhand.checks import at_least_rank, choice, demand, in_range, size
+from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, size
 from byhand.noise import Noise
 from numpy_impl.attention.grouped_query import grouped_query_attention
 from numpy_impl.attention.sinks import sink_attention
@@ -43,6 +43,11 @@ class GroupedQueryAttention(Module):
 
     A window alone costs time and memory linear in T; beside a bias, a mask, sinks or dropout it is a mask, and costs what
     that costs. Sinks start at 0.
+
+    Raises
+    ------
+    ValueError   if K does not divide H, H does not divide D and no head_width is given, an option is out of its range, or what is given to
+                 a call does not fit
 
     Examples
     --------
@@ -86,7 +91,10 @@ class GroupedQueryAttention(Module):
         bias is added to the scores and broadcasts to (..., H, T, T); mask too, True = may see; rotary is the pair cos, sin (..., T, R/2)
         of `rotary_table`, one for all sequences or one for each.
         """
-        at_least_rank("GroupedQueryAttention", 2, x=x)
+        who = "GroupedQueryAttention"
+        at_least_rank(who, 2, x=x)
+        booleans(who, mask=mask)
+        broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
         q, q_backward = self.q_proj.forward(x)                          # (..., T, H · E)
         k, k_backward = self.k_proj.forward(x)                          # (..., T, K · E)
         v, v_backward = self.v_proj.forward(x)
@@ -95,6 +103,7 @@ class GroupedQueryAttention(Module):
             (q, k), norm_backward = qk_norm(q, k, self.q_norm.weight, self.k_norm.weight, eps=self.eps)
         q, k, v = q.swapaxes(-2, -3), k.swapaxes(-2, -3), v.swapaxes(-2, -3)      # (..., H or K, T, E)
         if rotary is not None:
+            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
             cos, sin = (table[..., None, :, :] for table in rotary)     # the same for every head
             q, turn_q_backward = turn(q, cos=cos, sin=sin)
             k, turn_k_backward = turn(k, cos=cos, sin=sin)

@@ -41,6 +41,11 @@ class MultiHeadLatentAttention(Module):
     dtype                of the parameters
     rng                  np.random.Generator of the initial values
 
+    Raises
+    ------
+    ValueError   if a size is not a positive integer, rope_width is odd, an option is out of its range, or what is given to a call does not
+                 fit
+
     Examples
     --------
     >>> attn = MultiHeadLatentAttention(8, 2, kv_rank=3, head_width=4, rope_width=2, rng=np.random.default_rng(0))
@@ -142,6 +147,7 @@ class MultiHeadLatentAttention(Module):
         """x (..., heads, T, R) turned by its positions, or as it is without them."""
         if rotary is None:
             return x, lambda dx: dx
+        at_least_rank("MultiHeadLatentAttention", 2, cos=rotary[0], sin=rotary[1])
         cos, sin = (table[..., None, :, :] for table in rotary)         # the same for every head
         return turn(x, cos=cos, sin=sin, interleaved=self.interleaved)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand import checks
-from byhand.checks import at_least_rank, choice, demand, in_range, size
+from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, size
 from byhand.noise import Noise
 from torch_impl.attention.grouped_query import grouped_query_attention
 from torch_impl.attention.sinks import sink_attention
@@ -54,12 +54,16 @@ class GroupedQueryAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
-        at_least_rank("GroupedQueryAttention", 2, x=x)
+        who = "GroupedQueryAttention"
+        at_least_rank(who, 2, x=x)
+        booleans(who, mask=mask)
+        broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
         q, k, v = (proj(x).unflatten(-1, (-1, self.head_width)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)  # (..., H or K, T, E)
         if rotary is not None:
+            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
             cos, sin = (table[..., None, :, :] for table in rotary)
             q, k = turn(q, cos=cos, sin=sin), turn(k, cos=cos, sin=sin)
         heads = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)

@@ -71,5 +71,6 @@ class MultiHeadLatentAttention(nn.Module):
     def _turn(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         if rotary is None:
             return x
+        at_least_rank("MultiHeadLatentAttention", 2, cos=rotary[0], sin=rotary[1])
         cos, sin = (table[..., None, :, :] for table in rotary)  # the same for every head
         return turn(x, cos=cos, sin=sin, interleaved=self.interleaved)

@@ -63,6 +63,7 @@ def one_product(side, module, x, rotary=None, mask=None, causal=False, noise=Non
         dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2), call=dict(x=array(3, 4), mask=mask(4, 3))),
         dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2),
              call=dict(x=array(3, 4), rotary=(array(3, 2), array(3, 2)))),
+        dict(init=dict(d_model=4, n_heads=1, kv_rank=2, head_width=2, rope_width=2), call=dict(x=array(3, 4), rotary=(array(1), array(1)))),
     ],
 )
 def multi_head_latent_attention(draw):
