@@ -1,4 +1,4 @@
-"""What the laws cannot say of block_attention: BigBird's own code, that what was drawn stays drawn, memory, the kernels of the torch side."""
+"""What the laws cannot say of block_attention: BigBird's own code, that what was drawn stays drawn, memory, the torch side's kernels."""
 
 import tracemalloc
 import warnings
