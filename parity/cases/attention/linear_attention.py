@@ -52,8 +52,8 @@ def linear_attention(draw):
     if not draw.edges and draw(flag()):  # several chunks
         lead, causal = draw(one_of((), (2,), (1, 2))), True
         t, s = draw(one_of((130, 130), (70, 200), (140, 66), (128, 128)))
-    faint = draw(flag())  # weights as small as ε
+    faint = not draw.ordinary and draw(flag())  # weights as small as ε
     return dict(
         query=draw(array(*lead, t, e)), key=array(*lead, s, e, low=-18, high=-12) if faint else array(*lead, s, e),
-        value=draw(array(*lead, s, w)), causal=causal, eps=draw(left_out(1e-6 if faint else one_of(1e-6, 1e-3, 0.5))),
+        value=draw(array(*lead, s, w)), causal=causal, eps=draw(left_out(left_out(1e-6) if faint else one_of(1e-6, 1e-3, 0.5))),
     )
