@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise
+from numpy_impl.attention.latent import latent_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Grads, Module
@@ -34,6 +36,8 @@ class MultiHeadLatentAttention(Module):
     value_width : int    W, width of a head's values; E by default
     q_rank : int         width of the latent of queries; None: q = q_proj(x) at once
     bias : bool          whether the projections that read x, and o_proj, have a bias; those that read a latent, and q_proj, never have
+    absorb : bool        whether scores are taken with the latents themselves (`latent_attention`), which builds no keys and values: the
+                         same numbers, for less where few queries meet many keys, for more where every token is a query
     interleaved : bool   whether the rope turns pairs of neighbours (DeepSeek's files), or number i with number i + R/2
     eps : float          ε of the norms
     scale : float        of the scores; 1/√(E + R) by default
@@ -56,8 +60,9 @@ class MultiHeadLatentAttention(Module):
     """
 
     def __init__(self, d_model: int, n_heads: int, *, kv_rank: int, head_width: int, rope_width: int, value_width: int | None = None,
-                 q_rank: int | None = None, bias: bool = False, interleaved: bool = False, eps: float = 1e-6, scale: float | None = None,
-                 dropout: float = 0.0, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None):
+                 q_rank: int | None = None, bias: bool = False, absorb: bool = False, interleaved: bool = False, eps: float = 1e-6,
+                 scale: float | None = None, dropout: float = 0.0, dtype: DTypeLike = np.float32,
+                 rng: np.random.Generator | None = None):
         who = "MultiHeadLatentAttention"
         value_width = head_width if value_width is None else value_width
         size(who, d_model=d_model, n_heads=n_heads, kv_rank=kv_rank, head_width=head_width, value_width=value_width)
@@ -65,7 +70,7 @@ class MultiHeadLatentAttention(Module):
         demand(who, rope_width % 2 == 0, "an even rope_width", rope_width=rope_width)
         in_range(who, 0, 1, dropout=dropout)
         self.n_heads, self.kv_rank, self.head_width = n_heads, kv_rank, head_width
-        self.interleaved, self.dropout = interleaved, dropout
+        self.absorb, self.interleaved, self.dropout = absorb, interleaved, dropout
         self.scale = 1 / math.sqrt(head_width + rope_width) if scale is None else scale
         d_query = n_heads * (head_width + rope_width)
         self.q_proj = self.q_a_proj = self.q_a_norm = self.q_b_proj = None
@@ -92,33 +97,61 @@ class MultiHeadLatentAttention(Module):
         q = _split(q, self.n_heads)                                     # (..., H, T, E + R)
         down, kv_a_backward = self.kv_a_proj.forward(x)                 # (..., T, C + R)
         latent, norm_backward = self.kv_a_norm.forward(down[..., :c])   # (..., T, C)
-        up, kv_b_backward = self.kv_b_proj.forward(latent)
-        up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
         q_turned, turn_q_backward = self._turn(q[..., e:], rotary)
         k_turned, turn_k_backward = self._turn(down[..., None, :, c:], rotary)              # (..., 1, T, R): one for all heads
-        query = np.concatenate([q[..., :e], q_turned], -1)
-        key = np.concatenate([up[..., :e], np.broadcast_to(k_turned, q_turned.shape)], -1)
-        heads, heads_backward = scaled_dot_product(
-            query, key, up[..., e:], mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
-        )                                                               # (..., H, T, W)
+        attend = self._absorbed if self.absorb else self._built
+        heads, heads_backward = attend(                                 # (..., H, T, W)
+            q[..., :e], q_turned, latent, k_turned[..., 0, :, :],
+            mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise,
+        )
         y, o_backward = self.o_proj.forward(_merge(heads))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)
-            dquery, dkey, dvalue, _ = heads_backward(_split(dmerged, self.n_heads))
-            dk_turned = dkey[..., e:].sum(-3, keepdims=True)            # the heads' sum, for they share it
-            dup = np.concatenate([dkey[..., :e], dvalue], -1)
-            dlatent, dkv_b_proj = kv_b_backward(_merge(dup))
-            ddown_latent, dkv_a_norm = norm_backward(dlatent)
-            ddown = np.concatenate([ddown_latent, turn_k_backward(dk_turned)[..., 0, :, :]], -1)
+            dq, dq_turned, dlatent, dk_turned, dkv_b_proj = heads_backward(_split(dmerged, self.n_heads))
+            ddown, dkv_a_norm = norm_backward(dlatent)
+            ddown = np.concatenate([ddown, turn_k_backward(dk_turned[..., None, :, :])[..., 0, :, :]], -1)
             dx_by_kv, dkv_a_proj = kv_a_backward(ddown)
-            dq = np.concatenate([dquery[..., :e], turn_q_backward(dquery[..., e:])], -1)
+            dq = np.concatenate([dq, turn_q_backward(dq_turned)], -1)
             dx_by_q, dqueries = q_backward(_merge(dq))
             return dx_by_q + dx_by_kv, dqueries | {
                 "kv_a_proj": dkv_a_proj, "kv_a_norm": dkv_a_norm, "kv_b_proj": dkv_b_proj, "o_proj": do_proj
             }
 
         return y, backward
+
+    def _built(self, q: NDArray, q_turned: NDArray, latent: NDArray, k_turned: NDArray, **options: Any) -> tuple[NDArray, Callable]:
+        """The heads (..., H, T, W) from keys and values that are built.
+
+        backward: dheads -> dq, dq_turned, dlatent, dk_turned, and the gradients of kv_b_proj.
+        """
+        e = self.head_width
+        up, kv_b_backward = self.kv_b_proj.forward(latent)
+        up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
+        query = np.concatenate([q, q_turned], -1)
+        key = np.concatenate([up[..., :e], np.broadcast_to(k_turned[..., None, :, :], q_turned.shape)], -1)
+        heads, heads_backward = scaled_dot_product(query, key, up[..., e:], **options)
+
+        def backward(dheads):
+            dquery, dkey, dvalue, _ = heads_backward(dheads)
+            dlatent, dkv_b_proj = kv_b_backward(_merge(np.concatenate([dkey[..., :e], dvalue], -1)))
+            dk_turned = dkey[..., e:].sum(-3)                           # the heads' sum, for they share it
+            return dquery[..., :e], dquery[..., e:], dlatent, dk_turned, dkv_b_proj
+
+        return heads, backward
+
+    def _absorbed(self, q: NDArray, q_turned: NDArray, latent: NDArray, k_turned: NDArray, **options: Any) -> tuple[NDArray, Callable]:
+        """The same from the latents themselves, as attention/latent.py explains."""
+        weight = self.kv_b_proj.weight.reshape(self.n_heads, -1, self.kv_rank)              # (H, E + W, C)
+        weight_k, weight_v = weight[:, :self.head_width], weight[:, self.head_width:]
+        heads, heads_backward = latent_attention(q, latent, weight_k, weight_v, q_turned, k_turned, **options)
+
+        def backward(dheads):
+            dq, dlatent, dweight_k, dweight_v, dq_turned, dk_turned = heads_backward(dheads)
+            dweight = np.concatenate([dweight_k, dweight_v], 1).reshape(self.kv_b_proj.weight.shape)
+            return dq, dq_turned, dlatent, dk_turned, self.kv_b_proj.grads(weight=dweight)
+
+        return heads, backward
 
     def _query(self, x: NDArray) -> tuple[NDArray, Callable]:
         """x -> queries (..., T, H · (E + R)), at once or through a latent; backward: dq -> dx, grads."""

@@ -31,8 +31,8 @@ def their_name(name):
 
 
 @pytest.mark.parametrize("side", ["numpy", "torch"])
-@pytest.mark.parametrize(("q_rank", "bias"), [(None, False), (8, False), (8, True)])
-def test_it_is_deepseeks(monkeypatch, side, q_rank, bias):
+@pytest.mark.parametrize(("q_rank", "bias", "absorb"), [(None, False, False), (8, False, True), (8, True, False)])
+def test_it_is_deepseeks(monkeypatch, side, q_rank, bias, absorb):
     monkeypatch.setattr(deepseek, "torch", Double())
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     config = transformers.DeepseekV2Config(
@@ -51,7 +51,7 @@ def test_it_is_deepseeks(monkeypatch, side, q_rank, bias):
     want, _ = theirs(leaf, attention_mask=hidden, position_embeddings=angles)
     want.backward(torch.tensor(dy))
 
-    sizes = dict(kv_rank=C, head_width=E, rope_width=R, value_width=W, q_rank=q_rank, bias=bias, interleaved=True)
+    sizes = dict(kv_rank=C, head_width=E, rope_width=R, value_width=W, q_rank=q_rank, bias=bias, interleaved=True, absorb=absorb)
     cos, sin = rotary_table(np.arange(T), frequencies=rotary_frequencies(R, base=100.0), dtype=np.float64)
     if side == "numpy":
         ours = MultiHeadLatentAttention(D, H, **sizes, dtype=np.float64)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise
+from torch_impl.attention.latent import latent_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.norm import RMSNorm
@@ -22,9 +23,9 @@ class MultiHeadLatentAttention(nn.Module):
     """
 
     def __init__(self, d_model: int, n_heads: int, *, kv_rank: int, head_width: int, rope_width: int, value_width: int | None = None,
-                 q_rank: int | None = None, bias: bool = False, interleaved: bool = False, eps: float = 1e-6, scale: float | None = None,
-                 dropout: float = 0.0, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None,
-                 rng: torch.Generator | None = None):
+                 q_rank: int | None = None, bias: bool = False, absorb: bool = False, interleaved: bool = False, eps: float = 1e-6,
+                 scale: float | None = None, dropout: float = 0.0, dtype: torch.dtype = torch.float32,
+                 device: torch.device | str | None = None, rng: torch.Generator | None = None):
         super().__init__()
         who = "MultiHeadLatentAttention"
         value_width = head_width if value_width is None else value_width
@@ -33,7 +34,7 @@ class MultiHeadLatentAttention(nn.Module):
         demand(who, rope_width % 2 == 0, "an even rope_width", rope_width=rope_width)
         in_range(who, 0, 1, dropout=dropout)
         self.n_heads, self.kv_rank, self.head_width = n_heads, kv_rank, head_width
-        self.interleaved, self.dropout = interleaved, dropout
+        self.absorb, self.interleaved, self.dropout = absorb, interleaved, dropout
         self.scale = 1 / math.sqrt(head_width + rope_width) if scale is None else scale
         here: dict[str, Any] = dict(dtype=dtype, device=device)
         d_query = n_heads * (head_width + rope_width)
@@ -55,13 +56,17 @@ class MultiHeadLatentAttention(nn.Module):
         e, c = self.head_width, self.kv_rank
         q = self._split(self.q_proj(x) if self.q_proj is not None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x))))
         down = self.kv_a_proj(x)  # (..., T, C + R)
-        up = self._split(self.kv_b_proj(self.kv_a_norm(down[..., :c])))  # (..., H, T, E + W)
-        q_turned, k_turned = self._turn(q[..., e:], rotary), self._turn(down[..., None, :, c:], rotary)
-        query = torch.cat([q[..., :e], q_turned], -1)
-        key = torch.cat([up[..., :e], k_turned.expand_as(q_turned)], -1)
-        heads = scaled_dot_product(
-            query, key, up[..., e:], mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
-        )
+        latent = self.kv_a_norm(down[..., :c])
+        q, q_turned = q[..., :e], self._turn(q[..., e:], rotary)
+        k_turned = self._turn(down[..., None, :, c:], rotary)  # (..., 1, T, R): one for all heads
+        options: dict[str, Any] = dict(mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise)
+        if self.absorb:
+            weight = self.kv_b_proj.weight.unflatten(0, (self.n_heads, -1))  # (H, E + W, C)
+            heads = latent_attention(q, latent, weight[:, :e], weight[:, e:], q_turned, k_turned[..., 0, :, :], **options)
+        else:
+            up = self._split(self.kv_b_proj(latent))  # (..., H, T, E + W)
+            key = torch.cat([up[..., :e], k_turned.expand_as(q_turned)], -1)
+            heads = scaled_dot_product(torch.cat([q, q_turned], -1), key, up[..., e:], **options)
         return self.o_proj(heads.transpose(-2, -3).flatten(-2))
 
     def _split(self, x: Tensor) -> Tensor:

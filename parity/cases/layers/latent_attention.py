@@ -1,43 +1,16 @@
 """What latent attention is fed: queries at once and through a latent, every width of its own, both layouts of rotary, masks, dropout."""
 
-import numpy as np
+import copy
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
 
 
-def one_product(side, module, x, rotary=None, mask=None, causal=False, noise=None):
-    """Without a turn between them the two products that make a key from x are one: scores are those of queries and latents."""
-    if rotary is not None or 0 in x.shape:
-        return
-    h, e, c = module.n_heads, module.head_width, module.kv_rank
-    r = module.kv_a_proj.weight.shape[0] - c
-    numpy = side.numpy
-
-    def project(layer, array):
-        return array @ numpy(layer.weight).T + (0 if layer.bias is None else numpy(layer.bias))
-
-    def normed(layer, array):
-        return array / np.sqrt((array * array).mean(-1, keepdims=True) + layer.eps) * numpy(layer.weight)
-
-    x_, t = numpy(x), x.shape[-2]
-    if module.q_proj is not None:
-        q = project(module.q_proj, x_)
-    else:
-        q = project(module.q_b_proj, normed(module.q_a_norm, project(module.q_a_proj, x_)))
-    q = q.reshape(*x.shape[:-1], h, e + r)
-    down = project(module.kv_a_proj, x_)
-    latent, shared = normed(module.kv_a_norm, down[..., :c]), down[..., c:]
-    up = numpy(module.kv_b_proj.weight).reshape(h, -1, c)
-    absorbed = np.einsum("...the,hec->...htc", q[..., :e], up[:, :e])              # queries as they meet the latents
-    key, query = np.concatenate([latent, shared], -1), np.concatenate([absorbed, q[..., e:].swapaxes(-2, -3)], -1)
-    dense = side.get("attention.scaled_dot_product")(
-        side.array(query), side.array(np.broadcast_to(key[..., None, :, :], (*query.shape[:-2], t, c + r))),
-        side.array(np.broadcast_to(latent[..., None, :, :], (*query.shape[:-2], t, c))),
-        mask=mask, causal=causal, scale=module.scale, dropout=module.dropout, noise=noise,
-    )
-    seen = numpy(dense[0] if side.name == "numpy" else dense)                      # (..., H, T, C): the latents that each query attends to
-    value = np.einsum("...htc,hwc->...thw", seen, up[:, e:]).reshape(*x.shape[:-1], -1)
-    yield "from the latents", numpy(module(x, mask=mask, causal=causal, noise=noise)), project(module.o_proj, value)
+def absorbing_changes_nothing(side, module, x, rotary=None, mask=None, causal=False, noise=None):
+    """Attention with the latents themselves is attention with the keys and values that they stand for."""
+    other = copy.copy(module)
+    other.absorb = not module.absorb
+    options = dict(rotary=rotary, mask=mask, causal=causal, noise=noise)
+    yield "the other way", module(x, **options), other(x, **options)
 
 
 @case(
@@ -45,7 +18,7 @@ def one_product(side, module, x, rotary=None, mask=None, causal=False, noise=Non
     bench=dict(init=dict(d_model=256, n_heads=8, kv_rank=64, head_width=32, rope_width=16, q_rank=96),
                call=dict(x=array(8, 128, 256), causal=True)),
     fill={"norm.weight": array(low=0.5, high=1.5)},
-    also=[one_product],
+    also=[absorbing_changes_nothing],
     refuses=[
         dict(init=dict(d_model=0, n_heads=1, kv_rank=2, head_width=2, rope_width=2)),
         dict(init=dict(d_model=4, n_heads=0, kv_rank=2, head_width=2, rope_width=2)),
@@ -80,7 +53,8 @@ def multi_head_latent_attention(draw):
         init=dict(
             d_model=d_model, n_heads=heads, kv_rank=draw(rank), head_width=head_width, rope_width=rope_width,
             value_width=draw(left_out(maybe(integer(1, 3)))), q_rank=draw(left_out(maybe(rank))), bias=draw(left_out(flag())),
-            interleaved=draw(left_out(flag())), eps=draw(left_out(one_of(1e-6, 1e-2))), scale=draw(left_out(maybe(number(-1, 2)))),
+            absorb=draw(left_out(flag())), interleaved=draw(left_out(flag())), eps=draw(left_out(one_of(1e-6, 1e-2))),
+            scale=draw(left_out(maybe(number(-1, 2)))),
             dropout=draw(left_out(0.0)) if drops == "no share" else draw(number(0.1, 1)),
         ),
         call=dict(
