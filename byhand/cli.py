@@ -1,6 +1,7 @@
 """The command `byhand`. It imports neither NumPy nor PyTorch until a subcommand needs them."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import inspect
 import json
@@ -71,15 +72,101 @@ def _with_options(function: Callable[..., int], options: type) -> Callable[..., 
 
 
 app.command(_with_options(_train, TrainingConfig), name="train")
+experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
+app.command(experiments)
+
+
+@functools.cache
+def _offer_experiments() -> None:
+    """Register every experiment with its options, which stand beside code that needs NumPy: hence only when one is asked for."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        blas.threads(1)  # the models are small, and several are trained at a time
+    note = blas.tune()
+    from byhand.commands.experiment import compare_architectures, extend_context
+    from byhand.experiments.architecture import SUITES, Architecture
+    from byhand.experiments.long_context import LongContext
+
+    def offer(name: str, question: str, options: type, work: Callable[..., None]) -> None:
+        def command(*, out: Path | None = None, docs: Path | None = None, **given: Any) -> int:
+            if note:
+                _log(note)
+            work(options(**{key: value for key, value in given.items() if value is not None}), out=out, docs=docs)
+            return OK
+
+        command.__doc__ = f"""{question}.
+
+        Parameters
+        ----------
+        out
+            The directory for results; by default one in runs/ that follows from the options, so that the same command goes on.
+        docs
+            A Markdown document: table and figure go between its comments {name}:start and {name}:end.
+        """
+        experiments.command(_with_options(command, options), name=name)
+
+    for name, suite in SUITES.items():
+        offer(name, suite.question, Architecture, functools.partial(compare_architectures, name))
+    offer("long-context", "How well each rope scaling reads texts longer than those it was trained on", LongContext, extend_context)
+
+
+drawings = cyclopts.App(name="draw", help="Pictures of what goes on inside a model.")
+app.command(drawings)
+
+
+@drawings.command(name="attention")
+def _draw_attention(
+    model: str,
+    *,
+    text: str = "def add(a, b):\n    return a + b\n",
+    target: str | None = None,
+    ids: str | None = None,
+    layer: str | None = None,
+    head: int | None = None,
+    out: Path = Path("attention.html"),
+    seed: int = 0,
+) -> int:
+    """Draw how the tokens of a text attend to each other: as .html (a page to point at), .png or .svg.
+
+    Parameters
+    ----------
+    model
+        A preset with random weights (gpt2-1m, llama-nano …), the directory of a `byhand train`, a .safetensors file of a
+        `byhand experiment`, or a directory in the format of Hugging Face's hub.
+    text
+        What the model reads.
+    target
+        What it writes, for a model that reads one text and writes another; by default the same.
+    ids
+        The numbers of tokens to read, in place of a text.
+    layer
+        The layer's number, from 0, or its name; by default all.
+    head
+        The head's number, from 0; by default all.
+    out
+        The picture.
+    seed
+        Of random weights.
+    """
+    note = blas.tune()
+    if note:
+        _log(note)
+    from byhand.commands.draw import draw_attention
+
+    draw_attention(model, text=text, target=target, ids=ids, layer=layer, head=head, out=out, seed=seed)
+    return OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 (a run failed), 2 (wrong usage) or 130 (interrupted)."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        command, bound, _ = app.parse_args(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+        if words[:1] == ["experiment"]:
+            _offer_experiments()
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
     except cyclopts.CycloptsError as error:
-        _log(f"{error}\nTry 'byhand --help' or 'byhand train --help'.")
+        known = words[0] if words and words[0] in app else "train"
+        _log(f"{error}\nTry 'byhand --help' or 'byhand {known} --help'.")
         return WRONG_USAGE
     except NonFiniteError as error:
         _log(" ".join([f"{error}.", *_notes(error)]))

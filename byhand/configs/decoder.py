@@ -111,7 +111,8 @@ def attention_options(who: str, *, d_model: int, n_heads: int, attention: str, p
     choice(who, ATTENTIONS, attention=attention)
     choice(who, POSITIONS, positions=positions)
     local = stride if local is None else local
-    for kind, sizes in (("window", dict(window=window)), ("strided", dict(stride=stride, local=local))):
+    sizes_of: dict[str, dict[str, Any]] = {"window": dict(window=window), "strided": dict(stride=stride, local=local)}
+    for kind, sizes in sizes_of.items():
         if attention == kind:
             size(who, **sizes)
         for name, value in sizes.items():
