@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand import checks
 from byhand.checks import at_least_rank, floats, in_range, positive, same_shape
+from byhand.checks import window as demand_window
 from byhand.noise import Noise
 from numpy_impl.attention.scaled_dot_product import _cap, _softmax_in_place
 from numpy_impl.ops._blocks import blocks
@@ -86,7 +86,7 @@ def sliding_window_attention(
     s, w = key.shape[-2], value.shape[-1]
     same_shape(who, (*lead, s, e), key=key)
     same_shape(who, (*lead, s, w), value=value)
-    checks.window(who, window=window)
+    demand_window(who, window=window)
     scale = 1 / math.sqrt(max(e, 1)) if scale is None else scale
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:

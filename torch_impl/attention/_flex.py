@@ -1,6 +1,7 @@
 """PyTorch's FlexAttention for the patterns of this room: a pattern is a function of two positions; blocks that it empties are skipped."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,21 +30,25 @@ def flex(
     s, w = value.shape[-2:]
     if 0 in (*lead, t, s, e, w):
         return query.new_zeros(*lead, t, w)
-    make, attend = _kernels(query.device.type)
-    mask = make(mask_mod, B=None, H=None, Q_LEN=t, KV_LEN=s, device=query.device)
-    if not query.is_cuda:
-        query, key, value = query.detach(), key.detach(), value.detach()
+    mask = create_block_mask(mask_mod, None, None, t, s, device=query.device)
+    options = dict(score_mod=None if soft_cap is None else score_mod, block_mask=mask, scale=scale)
     q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) for x in (query, key, value))
-    y = attend(q, k, v, score_mod=None if soft_cap is None else score_mod, block_mask=mask, scale=scale)
-    return y.reshape(*lead, t, w)
+    if query.is_cuda:  # pragma: no cuda
+        return _compiled()(q, k, v, **options).reshape(*lead, t, w)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        return flex_attention(q.detach(), k.detach(), v.detach(), **options).reshape(*lead, t, w)
 
 
-def demand_flex(who: str, *arrays: Tensor) -> None:
-    """FlexAttention has a backward on CUDA alone."""
-    differentiated = torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
-    demand(who, arrays[0].is_cuda or not differentiated, "CUDA, or no gradients, for kernel 'flex'", device=str(arrays[0].device))
+def demand_flex(who: str, query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Fail where FlexAttention cannot: gradients on the CPU; float64 and narrow heads on CUDA."""
+    device, differentiated = str(query.device), torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    demand(who, query.is_cuda or not differentiated, "CUDA, or no gradients, for kernel 'flex'", device=device)
+    narrow = min(query.shape[-1], value.shape[-1]) < 16
+    fits = not query.is_cuda or not (narrow or query.dtype == torch.float64)
+    demand(who, fits, "widths of at least 16, and no float64, for kernel 'flex' on CUDA", query=query, value=value)
 
 
 @functools.cache
-def _kernels(device: str) -> tuple[Any, Any]:
-    return (torch.compile(create_block_mask), torch.compile(flex_attention)) if device == "cuda" else (create_block_mask, flex_attention)
+def _compiled() -> Any:  # pragma: no cuda
+    return torch.compile(flex_attention, dynamic=False)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byhand import checks
 from byhand.checks import at_least_rank, choice, demand, floats, in_range, positive, same_shape
+from byhand.checks import window as demand_window
 from byhand.noise import Noise
 from torch_impl.attention._flex import demand_flex, flex
 from torch_impl.ops.random_bits import random_bits
@@ -49,7 +49,7 @@ def sliding_window_attention(
     s, w = key.shape[-2], value.shape[-1]
     same_shape(who, (*lead, s, e), key=key)
     same_shape(who, (*lead, s, w), value=value)
-    checks.window(who, window=window)
+    demand_window(who, window=window)
     scale = 1 / math.sqrt(max(e, 1)) if scale is None else scale
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:
