@@ -20,7 +20,7 @@ def starts(side, module, **inputs):
         else:
             want = value.shape[1] ** -0.5 / (2 if "q_proj" in name else 1)      # √E is 2
         yield f"deviation of {name}", abs(float(side.numpy(value).std()) / want - 1) < 0.12, True
-        yield f"dtype of {name}", str(value.dtype).endswith(str(side.dtype).rpartition(".")[2]), True
+        yield f"dtype of {name}", value.dtype == side.dtype, True
 
 
 _TINY = T5Config(5, 4, 2, 1, 1, head_width=3, buckets=4, max_distance=3)
@@ -30,7 +30,7 @@ _TINY = T5Config(5, 4, 2, 1, 1, head_width=3, buckets=4, max_distance=3)
     "models.T5",
     bench=dict(init=dict(config=T5_PRESETS["t5-nano"]), call=dict(source=ids(8, 128, below=256), target=ids(8, 128, below=256))),
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the blocks' own; several on end blow rounding up.
-    fill={"proj.weight": array(scale=0.3, hostile=False), "positions": array(hostile=False),
+    fill={"proj.weight": array(scale=0.3, hostile=False), "positions": array(hostile=False), "tokens.weight": array(hostile=False),
           **{f"norm{end}.weight": array(low=0.5, high=1.5) for end in ("", "1", "2", "_cross")}},
     refuses=[
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=9, at_least=5), target=ids(2, 3, below=5))),
@@ -45,20 +45,21 @@ _TINY = T5Config(5, 4, 2, 1, 1, head_width=3, buckets=4, max_distance=3)
 )
 def t5(draw):
     lead, s, t = draw(one_of((), (2,), (1, 2))), draw(size(0, 6)), draw(size(0, 6))
-    # A norm over two entries is ill-conditioned.
-    width = draw(integer(4, 7)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4))
+    # Where dropout takes all of a token, a norm divides by √ε alone: such a row is ill-conditioned, and rare enough in ordinary examples.
+    width = draw(integer(6, 9)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4))
     vocabulary, buckets = draw(size(2, 6)), draw(integer(4, 7))
     config = T5Config(
         vocabulary=vocabulary, d_model=width, n_heads=draw(integer(1, 2)), encoder_layers=draw(integer(1, 2)),
         decoder_layers=draw(integer(1, 2)), d_hidden=draw(size(1, 5)), head_width=draw(integer(1, 4)),
         activation=draw(one_of("relu", "geglu_tanh")), tied=draw(flag()), buckets=buckets,
         max_distance=buckets // 2 + draw(integer(1, 3)), start=draw(integer(0, 1)), padding=draw(integer(0, 1)),
-        dropout=draw(one_of(0.0, 0.1, 0.6)), norm_eps=draw(one_of(1e-6, 1e-3)),
+        dropout=draw(one_of(0.0, 0.1, 0.4)), norm_eps=draw(one_of(1e-6, 1e-3)),
     )
     return dict(
         init=dict(config=config),
         call=dict(
-            source=ids(*lead, s, below=vocabulary), target=ids(*lead, t, below=vocabulary), source_mask=draw(left_out(maybe(mask(*lead, s)))),
-            noise=draw(left_out(maybe(noise()))), run=draw(left_out(one_of("keep", "recompute"))),
+            source=ids(*lead, s, below=vocabulary), target=ids(*lead, t, below=vocabulary),
+            source_mask=draw(left_out(maybe(mask(*lead, s)))), noise=draw(left_out(maybe(noise()))),
+            run=draw(left_out(one_of("keep", "recompute"))),
         ),
     )
