@@ -148,6 +148,7 @@ def t5_to_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict[s
 
 def t5_names(config: T5Config) -> dict[str, str]:
     """our name -> their name, of every parameter of this config."""
+    assert config.decoder_layers  # the config has filled it in
     names = {"tokens.weight": "shared.weight"}
     matrices = {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"} if config.gated else {"up_proj": "wi", "down_proj": "wo"}
     for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
