@@ -7,6 +7,7 @@ error without this file importing PyTorch. Optional arrays may be None wherever 
 import difflib
 import fnmatch
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -194,6 +195,17 @@ def inside(function: str, shape: Iterable[int], **parts: Any) -> None:
         )
         if not fits:
             fail(function, f"{name} as a (start, stop) inside each axis of {shape}", f"{name}={part!r}")
+
+
+def cumulative(function: str, total: int, **arrays: Any) -> None:
+    """Every array holds cumulative lengths: integers on one axis that begin with 0, never fall and end with `total`."""
+    integers(function, **arrays)
+    exact_rank(function, 1, **arrays)
+    for name, array in arrays.items():
+        ends = array.tolist()
+        if not ends or ends[0] != 0 or ends[-1] != total or any(a > b for a, b in itertools.pairwise(ends)):
+            shown = ", ".join(map(str, ends[:9])) + (", …" if len(ends) > 9 else "")
+            fail(function, f"{name} as cumulative lengths, from 0 to {total} and never falling", f"[{shown}]")
 
 
 def window(function: str, **values: Any) -> None:

@@ -21,13 +21,13 @@ def options(draw):
         causal=causal,
         window=draw(one_of(left_out((None, None)), (left, None), (None, right), (left, max(right, 1)), (max(left, 1), right))),
         soft_cap=draw(one_of(left_out(None), left_out(None), 0.03, 2.0, 30.0)),
-        dropout=draw(left_out(0.0)) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
+        dropout=draw(left_out(left_out(0.0))) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
         noise=draw(left_out(None)) if drops == "no noise" else draw(noise()),
         tile=draw(one_of(left_out(None), 1, (2, 3), (3, 2), (1, 4), (4, 1))),
     )
 
 
-def values(draw, lead, t, s, e, w):
+def values(draw, lead, t, s, e, w, hostile=True):
     """Queries, keys, values and slopes.
 
     Scores beyond what exp can take come from long queries, long keys or steep slopes, not from hostile values: where one key takes all of
@@ -44,7 +44,7 @@ def values(draw, lead, t, s, e, w):
     extreme = max(long_query, long_key, steep) > 1
     return dict(
         query=draw(array(*lead, t, e, scale=long_query, hostile=False)), key=draw(array(*lead, s, e, scale=long_key, hostile=False)),
-        value=draw(array(*lead, s, w, scale=0.1 if extreme else 1.0, hostile=not extreme)), scale=scale,
+        value=draw(array(*lead, s, w, scale=0.01 if extreme else 1.0, hostile=hostile and not extreme)), scale=scale,
         alibi_slopes=draw(one_of(left_out(None), slopes, slopes)) if lead else draw(left_out(None)),
     )
 
