@@ -89,7 +89,7 @@ def drawn(draw, at_least=0):
     heads = draw(integer(1, 2))
     t, vocabulary, segments = draw(size(at_least, 5)), draw(size(2, 7)), draw(integer(1, 3))
     # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
-    width = heads * (draw(integer(4, 6)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4)))
+    width = heads * (draw(integer(6, 8)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4)))
     # The embedding of padding is not differentiated: in ordinary examples, which are, it is not read.
     padding = draw(one_of(None, 0)) if draw.ordinary else draw(one_of(None, 0, 1))
     config = BertConfig(

@@ -1,0 +1,195 @@
+"""Between our BERT's configs and parameter names and those of Hugging Face's files. Only names differ: matrices are (out, in) there too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byhand.checks import choice, demand
+from byhand.configs.bert import BertConfig
+
+# our class -> theirs
+BERT_TYPES = {
+    "Bert": "BertModel", "BertMaskedLM": "BertForMaskedLM", "BertSequenceClassifier": "BertForSequenceClassification",
+    "BertTokenClassifier": "BertForTokenClassification",
+}
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"}
+_OLD_ENDS = {"gamma": "weight", "beta": "bias"}           # of norms, in files older than PyTorch's names
+_HEADS = ("bert.pooler.", "pooler.", "cls.", "classifier.")
+
+
+def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
+    """The config.json of a transformers BERT as ours.
+
+    Raises
+    ------
+    ValueError   if something is missing, or the model has what ours has not: different dropouts, a causal mask, cross-attention, a head
+                 that is not tied
+
+    Examples
+    --------
+    >>> sizes = dict(vocab_size=5, max_position_embeddings=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
+    >>> bert_config_from_hugging_face(sizes | dict(intermediate_size=16, id2label={"0": "no", "1": "yes", "2": "maybe"})).classes
+    3
+    """
+    who = "bert_config_from_hugging_face"
+    needed = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    missing = [name for name in needed if values.get(name) is None]
+    demand(who, not missing, f"a value for {', '.join(missing)}", keys=sorted(values))
+    plain = dict(model_type="bert", is_decoder=False, add_cross_attention=False, tie_word_embeddings=True,
+                 position_embedding_type="absolute")
+    for name, value in plain.items():
+        choice(who, (value,), **{name: values.get(name, value)})
+    dropouts = {name: values.get(name, 0.1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
+    if values.get("classifier_dropout") is not None:
+        dropouts["classifier_dropout"] = values["classifier_dropout"]
+    demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
+    activation = values.get("hidden_act", "gelu")
+    choice(who, _ACTIVATIONS, hidden_act=activation)
+    return BertConfig(
+        vocabulary=values["vocab_size"],
+        max_length=values["max_position_embeddings"],
+        d_model=values["hidden_size"],
+        n_layers=values["num_hidden_layers"],
+        n_heads=values["num_attention_heads"],
+        d_hidden=values["intermediate_size"],
+        segments=values.get("type_vocab_size", 2),
+        padding=values.get("pad_token_id", 0),
+        classes=values.get("num_labels") or len(values.get("id2label") or (0, 1)),
+        dropout=dropouts["hidden_dropout_prob"],
+        norm_eps=values.get("layer_norm_eps", 1e-12),
+        activation=_ACTIVATIONS[activation],
+    )
+
+
+def bert_config_to_hugging_face(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, Any]:
+    """The way back: a config.json for the transformers model that is our class `kind`.
+
+    Raises
+    ------
+    ValueError   if `kind` is none of our BERTs, or transformers does not have the activation
+
+    Examples
+    --------
+    >>> ours = BertConfig(vocabulary=5, max_length=8, d_model=4, n_layers=1, n_heads=2, classes=3)
+    >>> bert_config_from_hugging_face(bert_config_to_hugging_face(ours)) == ours
+    True
+    """
+    who = "bert_config_to_hugging_face"
+    choice(who, BERT_TYPES, kind=kind)
+    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    choice(who, activations, activation=config.activation)
+    return {
+        "architectures": [BERT_TYPES[kind]],
+        "model_type": "bert",
+        "vocab_size": config.vocabulary,
+        "max_position_embeddings": config.max_length,
+        "hidden_size": config.d_model,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "intermediate_size": config.d_hidden,
+        "type_vocab_size": config.segments,
+        "pad_token_id": config.padding,
+        "id2label": {str(i): f"LABEL_{i}" for i in range(config.classes)},
+        "label2id": {f"LABEL_{i}": i for i in range(config.classes)},
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "layer_norm_eps": config.norm_eps,
+        "hidden_act": activations[config.activation],
+        "tie_word_embeddings": True,
+    }
+
+
+def bert_from_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, NDArray]:
+    """The state of a transformers BERT under the names of our class `kind`, for its `load_state_dict`.
+
+    Heads that `kind` has not (a pooler, the one that tells whether sentences follow each other) are left behind, so that the files of
+    BertForPreTraining, as the published ones are, serve every class but the classifiers, whose heads they lack.
+
+    Parameters
+    ----------
+    state    of a BertModel or one with a head, NumPy arrays
+    config   says how many blocks there must be
+    kind     Bert, BertMaskedLM, BertSequenceClassifier or BertTokenClassifier
+
+    Raises
+    ------
+    ValueError   if `kind` is none of these, a name is missing or unknown, or the masked language model's table is not the token embedding
+
+    Examples
+    --------
+    >>> config = BertConfig(vocabulary=5, max_length=8, d_model=4, n_layers=1, n_heads=2)
+    >>> bert_names(config, "BertTokenClassifier")["head.weight"]
+    'classifier.weight'
+    """
+    who = "bert_from_hugging_face"
+    names = bert_names(config, kind)
+    theirs = {_modern(name): array for name, array in state.items() if not name.endswith("embeddings.position_ids")}
+    missing = sorted(set(names.values()) - theirs.keys())
+    unknown = sorted(name for name in theirs.keys() - set(names.values()) if not name.startswith(_HEADS))
+    if missing or unknown:
+        raise ValueError(f"{who} needs the names of a {BERT_TYPES[kind]} of this config; missing {missing}, unknown {unknown}")
+    for name, tied in _TIED.items():
+        same = kind != "BertMaskedLM" or name not in theirs or np.array_equal(theirs[name], theirs[tied])
+        demand(who, same, f"{name} to be {tied}", **{"this model": "has one of its own"})
+    return {ours: theirs[name] for ours, name in names.items()}
+
+
+def bert_to_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, NDArray]:
+    """The way back: the state of our class `kind` under transformers' names, a tied head included.
+
+    Raises
+    ------
+    ValueError   if `kind` is none of our BERTs, or a name is missing or unknown
+    """
+    names = bert_names(config, kind)
+    missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
+    if missing or unknown:
+        raise ValueError(f"bert_to_hugging_face needs exactly the names of our {kind}; missing {missing}, unknown {unknown}")
+    theirs = {name: state[ours] for ours, name in names.items()}
+    if kind == "Bert":                                    # the files of BertModel have no prefix
+        return {name.removeprefix("bert."): array for name, array in theirs.items()}
+    return theirs | ({name: theirs[tied] for name, tied in _TIED.items()} if kind == "BertMaskedLM" else {})
+
+
+# theirs, twice in their files
+_TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+
+
+def bert_names(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, str]:
+    """our name -> their name, of every parameter of our class `kind`."""
+    choice("bert_names", BERT_TYPES, kind=kind)
+    names = {"tokens.weight": "embeddings.word_embeddings.weight", "segments.weight": "embeddings.token_type_embeddings.weight",
+             "positions.weight": "embeddings.position_embeddings.weight"}
+    layers = {"norm": "embeddings.LayerNorm"}             # whatever has a weight and a bias
+    for i in range(config.n_layers):
+        parts = {
+            "attn.q_proj": "attention.self.query", "attn.k_proj": "attention.self.key", "attn.v_proj": "attention.self.value",
+            "attn.o_proj": "attention.output.dense", "norm1": "attention.output.LayerNorm",
+            "mlp.up_proj": "intermediate.dense", "mlp.down_proj": "output.dense", "norm2": "output.LayerNorm",
+        }
+        layers |= {f"blocks.{i}.{ours}": f"encoder.layer.{i}.{theirs}" for ours, theirs in parts.items()}
+    names |= _with_ends(layers)
+    names = {("" if kind == "Bert" else "bert.") + ours: f"bert.{theirs}" for ours, theirs in names.items()}
+    if kind == "BertMaskedLM":
+        names["bias"] = "cls.predictions.bias"
+        names |= _with_ends({"transform": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm"})
+    if kind == "BertSequenceClassifier":
+        names |= _with_ends({"pooler": "bert.pooler.dense"})
+    if kind in ("BertSequenceClassifier", "BertTokenClassifier"):
+        names |= _with_ends({"head": "classifier"})
+    return names
+
+
+def _with_ends(layers: Mapping[str, str]) -> dict[str, str]:
+    return {f"{ours}.{end}": f"{theirs}.{end}" for ours, theirs in layers.items() for end in ("weight", "bias")}
+
+
+def _modern(name: str) -> str:
+    """Their name today: behind the prefix that the files of BertModel lack, and with today's end."""
+    start, dot, end = name.rpartition(".")
+    name = f"{start}{dot}{_OLD_ENDS.get(end, end)}"
+    return name if name.startswith(("bert.", "cls.", "classifier.")) else f"bert.{name}"
