@@ -37,8 +37,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, columns: int, title: str
     except ImportError as error:
         raise ValueError("draw needs matplotlib: pip install 'byhand[plot]', or draw an .html, which needs nothing") from error
 
-    colors = LinearSegmentedColormap.from_list("weights", [_LOW, _MIDDLE, _HIGH])
-    colors.set_bad(_UNSEEN)
+    colors = LinearSegmentedColormap.from_list("weights", [_LOW, _MIDDLE, _HIGH]).with_extremes(bad=_UNSEEN)
     norm = PowerNorm(0.5, 0, 1)
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)

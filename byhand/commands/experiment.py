@@ -14,7 +14,7 @@ from rich.table import Table
 from byhand import corpus
 from byhand.experiments import architecture, architecture_report
 from byhand.experiments.architecture import Architecture, Result, Watcher
-from byhand.experiments.documentation import insert
+from byhand.experiments.documentation import check, insert
 
 
 def compare_architectures(suite: str, options: Architecture, *, out: Path | None, docs: Path | None) -> None:
@@ -25,6 +25,8 @@ def compare_architectures(suite: str, options: Architecture, *, out: Path | None
     ValueError   if the options, the text, the directory, the document or the installation will not do
     """
     console = Console(highlight=False, soft_wrap=True)
+    if docs is not None:
+        check(docs, suite)
     text = corpus.load(options.text)
     out = _directory(out, architecture.name_of(suite, architecture.fixed(options) | {"text": text.digest}))
     variants = architecture.chosen(suite, options)
@@ -47,6 +49,8 @@ def extend_context(options: Any, *, out: Path | None, docs: Path | None) -> None
     from byhand.experiments import long_context, long_context_report
 
     console = Console(highlight=False, soft_wrap=True)
+    if docs is not None:
+        check(docs, "long-context")
     text = corpus.load(options.text)
     values = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("schemes", "device", "read_tokens")}
     out = _directory(out, architecture.name_of("long-context", values | {"text": text.digest}))

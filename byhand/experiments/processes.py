@@ -32,7 +32,7 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple], *, jobs: int, repo
         left = len(tasks)
         while left:
             try:
-                kind, task, content = said.get(timeout=2)
+                kind, task, content = said.get(timeout=1)
             except queue.Empty:
                 ended = [worker.exitcode for worker in workers]
                 if any(ended) or None not in ended:
@@ -46,6 +46,7 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple], *, jobs: int, repo
                 left -= 1
                 yield tasks[task], content
     finally:
+        waiting.cancel_join_thread()  # nobody will read what is still in there
         for worker in workers:
             worker.terminate()
 
