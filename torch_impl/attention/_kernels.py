@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from byhand import checks
 from byhand.checks import at_least_rank, choice, fail, floats, in_range, per_axis, positive, same_shape
@@ -31,16 +31,18 @@ class Call:
     """One call, after its checks: which keys each query sees, and what becomes of the scores.
 
     place, low, high : (T,)   query i stands beside key place[i] and sees the keys low[i] ≤ j < high[i]
-    causal : bool             whether low and high say no more than PyTorch's own causal flag, or nothing (both are then None)
+    packed : bool             whether these bounds follow from documents, or from `causal` and `window` alone
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
     place: Tensor
-    low: Tensor | None
-    high: Tensor | None
+    low: Tensor
+    high: Tensor
+    packed: bool
     causal: bool
+    window: Window
     scale: float
     soft_cap: float | None
     alibi_slopes: Tensor | None
@@ -56,9 +58,14 @@ class Call:
         return torch.is_grad_enabled() and any(x.requires_grad for x in (self.query, self.key, self.value))
 
     @property
+    def bounded(self) -> bool:
+        """Whether the bounds say more than PyTorch's own causal flag can."""
+        return self.packed or self.window != (None, None)
+
+    @property
     def plain(self) -> bool:
         """Nothing but, perhaps, causal."""
-        return self.low is None and self.alibi_slopes is None and self.soft_cap is None and not self.drops
+        return not self.bounded and self.alibi_slopes is None and self.soft_cap is None and not self.drops
 
 
 def checked(
@@ -180,14 +187,14 @@ def run_dense(kernel: str, call: Call) -> Tensor:
     s = call.key.shape[-2]
     keys = torch.arange(s, device=call.query.device)
     mask = bias = None
-    if call.low is not None:
+    if call.bounded:
         mask = (keys >= call.low[:, None]) & (keys < call.high[:, None])                      # (T, S)
     if call.alibi_slopes is not None:
         distance = (keys - call.place[:, None]).abs()
         bias = (-call.alibi_slopes[:, None, None] * distance).to(call.query.dtype)             # (H, T, S)
     return scaled_dot_product(
-        call.query, call.key, call.value, bias, mask=mask, causal=call.causal, scale=call.scale, soft_cap=call.soft_cap,
-        dropout=call.dropout, noise=call.noise, kernel=kernel,
+        call.query, call.key, call.value, bias, mask=mask, causal=call.causal and not call.bounded, scale=call.scale,
+        soft_cap=call.soft_cap, dropout=call.dropout, noise=call.noise, kernel=kernel,
     )
 
 
@@ -195,21 +202,19 @@ def run_flex(call: Call) -> Tensor:
     """FlexAttention: window and documents as a block mask, soft cap and ALiBi as a change of the scores. Compiled on a GPU only."""
     *lead, t, _ = call.query.shape
     s, w = call.value.shape[-2:]
-    place, low, high, slopes, cap = call.place, call.low, call.high, call.alibi_slopes, call.soft_cap
-    if low is None:
-        low, high = sight(place, 0, s, call.causal, (None, None))
+    place, slopes, cap = call.place, call.alibi_slopes, call.soft_cap
 
     def change(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if cap is not None:
             score = cap * torch.tanh(score / cap)
         return score if slopes is None else score - slopes[h] * (j - place[i]).abs()
 
-    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (j >= low[i]) & (j < high[i])
-
-    four = [x.reshape(-1, *([1] * (3 - x.ndim)), *x.shape[-3:]) for x in (call.query, call.key, call.value)]   # (B, H, ·, ·)
-    blocks = create_block_mask(seen, None, None, t, s, device=call.query.device)
+    if call.packed:
+        blocks = _blocks(call.low, call.high, s)
+    else:
+        blocks = _blocks_of_window(t, s, call.causal, call.window, call.query.device)
     options = dict(score_mod=None if cap is None and slopes is None else change, block_mask=blocks, scale=call.scale)
+    four = [x.reshape(-1, *([1] * (3 - x.ndim)), *x.shape[-3:]) for x in (call.query, call.key, call.value)]     # (B, H, ·, ·)
     if call.query.is_cuda:  # pragma: no cuda
         return _compiled()(*four, **options).reshape(*lead, t, w)
     with warnings.catch_warnings():
@@ -217,9 +222,24 @@ def run_flex(call: Call) -> Tensor:
         return flex_attention(*four, **options).reshape(*lead, t, w)
 
 
+def _blocks(low: Tensor, high: Tensor, s: int) -> BlockMask:
+    """Which tiles hold anything visible, and which are visible throughout: it takes all T × S entries to find out."""
+
+    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return (j >= low[i]) & (j < high[i])
+
+    return create_block_mask(seen, None, None, len(low), s, device=low.device)
+
+
+@functools.lru_cache(maxsize=32)
+def _blocks_of_window(t: int, s: int, causal: bool, window: Window, device: torch.device) -> BlockMask:
+    """The same for a window, found once: a training asks for it at every step."""
+    return _blocks(*sight(torch.arange(t, device=device) + (s - t), 0, s, causal, window), s)
+
+
 @functools.cache
 def _compiled() -> Any:  # pragma: no cuda
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)
 
 
 def to_flash_attn(x: Tensor) -> Tensor:  # pragma: no cuda

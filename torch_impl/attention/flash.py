@@ -47,9 +47,8 @@ def flash_attention(
     scale = checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, dropout, tile)
     t, s = query.shape[-2], key.shape[-2]
     place = torch.arange(t, device=query.device) + (s - t)
-    windowed = tuple(window) != (None, None)
-    low, high = sight(place, 0, s, causal, window) if windowed else (None, None)
-    call = Call(query, key, value, place, low, high, causal and not windowed, scale, soft_cap, alibi_slopes, dropout, noise)
+    low, high = sight(place, 0, s, causal, window)
+    call = Call(query, key, value, place, low, high, False, causal, tuple(window), scale, soft_cap, alibi_slopes, dropout, noise)
     match choose(who, kernel, call):
         case "flash_attn":  # pragma: no cuda
             left, right = (-1 if reach is None else int(reach) for reach in window)

@@ -54,7 +54,7 @@ def flash_attention_varlen(
     start, stop, end = (bound.repeat_interleave(lengths) for bound in (ends_k[:-1], ends_k[1:], ends_q[1:]))     # (T,)
     place = torch.arange(query.shape[-2], device=query.device) + (stop - end)
     low, high = sight(place, start, stop, causal, window)
-    call = Call(query, key, value, place, low, high, False, scale, soft_cap, alibi_slopes, dropout, noise)
+    call = Call(query, key, value, place, low, high, True, causal, tuple(window), scale, soft_cap, alibi_slopes, dropout, noise)
     match choose(who, kernel, call):
         case "flash_attn":  # pragma: no cuda
             left, right = (-1 if reach is None else int(reach) for reach in window)
