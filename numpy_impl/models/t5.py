@@ -102,7 +102,8 @@ class T5(_EncoderDecoder):
         """
         x, embed_backward = self._embed(target, at(noise, "target"))
         mask = self._for_keys(source_mask, context.shape[:-1])
-        t, scale = target.shape[-1], 1 / math.sqrt(self.config.d_model) if self.config.tied else 1.0
+        scale = 1 / math.sqrt(self.config.d_model) if self.config.tied else 1.0
+        t = target.shape[-1]
         bias, bias_backward = t5_bias(
             self.decoder_positions, queries=t, keys=t, bidirectional=False, max_distance=self.config.max_distance
         )
