@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from byhand.run_directory import write_whole
 
 _UNSEEN, _LOW, _MIDDLE, _HIGH = "#f3efe7", "#f7fbff", "#2b7bba", "#08204a"  # what is hidden or exactly 0; then 0 … 1
+_FEW = 16  # tokens that can be named beside each of many heads
 _TICKS = (0, 0.01, 0.05, 0.2, 0.5, 1)
 
 
@@ -43,23 +44,28 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, columns: int, title: str
     rows = math.ceil(len(panels) / columns)
     named = len(panels) == 1
     longest = max(max(panel.weights.shape) for panel in panels)
-    side = min(max(0.17 * longest, 4.2), 13) if named else min(max(0.03 * longest, 1.7), 3)  # inches a panel
+    title_width = 0.065 * max(len(panel.title) for panel in panels)
+    side = min(max(0.17 * longest, 4.2), 13) if named else min(max(0.03 * longest, 1.7, title_width), 3)  # inches a panel
     figure = Figure(figsize=(side * columns + 1.3, side * rows * (1 if named else 1.07) + 0.9), dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     image: Any = None
     for axis, panel in zip(axes.flat, panels, strict=False):
         image = axis.imshow(np.ma.masked_equal(panel.weights, 0), cmap=colors, norm=norm, interpolation="none", aspect="equal")
-        if named:
+        if named or longest <= _FEW:
             _name_tokens(axis, panel, side)
         else:
             axis.set_xticks([])
             axis.set_yticks([])
+        if named:
+            axis.set_xlabel("key: the token attended to", fontsize=8, color="#444444", labelpad=6)
+            axis.set_ylabel("query: the token that attends", fontsize=8, color="#444444", labelpad=6)
+        else:
             axis.set_title(panel.title, fontsize=8, pad=3)
         axis.spines[:].set_color("#bbbbbb")
         axis.spines[:].set_linewidth(0.5)
     for axis in axes.flat[len(panels):]:
         axis.set_visible(False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.015, aspect=36, shrink=0.75 if rows > 1 or named else 1)
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.015, aspect=36, panchor=False, shrink=0.75 if rows > 1 or named else 1)
     bar.set_ticks(_TICKS, labels=[f"{tick:g}" for tick in _TICKS])
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_linewidth(0.5)
@@ -83,8 +89,6 @@ def _name_tokens(axis: Any, panel: Panel, side: float) -> None:
             set_ticks(range(0, len(tokens), every))
     axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, pad=2)
     axis.xaxis.set_label_position("top")
-    axis.set_xlabel("key: the token attended to", fontsize=8, color="#444444", labelpad=6)
-    axis.set_ylabel("query: the token that attends", fontsize=8, color="#444444", labelpad=6)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -96,6 +96,19 @@ def test_presets_runs_and_hugging_face_directories_are_sources(tmp_path):
     assert page_data(out)["texts"] == {"ids": ["1", "2", "299"]}
 
 
+def test_a_model_that_reads_one_text_and_writes_another_crosses_them(tmp_path):
+    out = tmp_path / "page.html"
+    assert draw("transformer-nano", "--text", "I see", "--target", "ich sehe", "--out", out) == 0
+    data = page_data(out)
+    assert {name: "".join(tokens) for name, tokens in data["texts"].items()} == {"source": "I␣see", "target": "ich␣sehe"}
+    assert [(layer["name"], layer["queries"], layer["keys"]) for layer in data["layers"]][1:4] == [
+        ("encoder.1.attn", "source", "source"), ("decoder.0.attn", "target", "target"), ("decoder.0.cross_attn", "target", "source"),
+    ]
+    assert draw("bert-nano", "--text", "I see", "--layer", 1, "--out", out) == 0      # and BERT looks both ways
+    (layer,) = page_data(out)["layers"]
+    assert (np.frombuffer(base64.b64decode(layer["weights"]), "<u2") > 0).all()
+
+
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (["gpt2-nan"], "did you mean 'gpt2-nano'"),
     (["gpt2-xl"], "random ones are for at most 1,000,000,000"),
