@@ -300,7 +300,9 @@ class _Store:
             return None
         values = json.loads(file.read_text(encoding="utf-8"))
         values["validation"] = {int(step): _number(loss) for step, loss in values["validation"].items()}
-        return Result(**values | {"losses": [_number(loss) for loss in values["losses"]]})
+        values["losses"] = [_number(loss) for loss in values["losses"]]
+        values["tokens_per_second"] = _number(values["tokens_per_second"])
+        return Result(**values)
 
     def keep(self, result: Result, config: DecoderConfig, state: dict[str, Any]) -> None:
         if self._path is not None:

@@ -114,6 +114,17 @@ def test_a_loss_that_is_not_finite_is_a_result(text, tmp_path, monkeypatch):
     assert again[1] == other and again[0]._replace(tokens_per_second=0) == one._replace(tokens_per_second=0)
 
 
+def test_not_even_a_first_step_is_a_result_too(text, tmp_path, monkeypatch):
+    real = Decoder.loss
+    monkeypatch.setattr(Decoder, "loss", lambda self, *args, **options: (math.nan, real(self, *args, **options)[1]))
+    options = Architecture(**TINY, text=text, backend="numpy", only="pre")
+    for _ in range(2):                                                     # from training, and from the files
+        (row,) = summary(run("norms", options, out=tmp_path))
+        assert row.diverged == 1 and math.isnan(row.tokens_per_second) and row.parameters > 0
+        assert "diverged" in architecture_report.cells(row, math.nan)
+    assert architecture_report.write("norms", options, run("norms", options, out=tmp_path), tmp_path)
+
+
 def test_ending_worse_than_chance_is_diverging_too(text):
     found = run("norms", Architecture(**TINY | dict(steps=6), text=text, backend="numpy", only="none", lr=3.0, max_norm=1e9))[0]
     assert found.diverged is not None and math.isnan(found.loss)
