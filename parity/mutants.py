@@ -32,31 +32,6 @@ from parity.workers import run_all
 
 CACHE = Path(".parity") / "mutants"
 
-# Mutants that no law can see in files that components share, by file; a component's own stand in its case.
-_SPEED = "how much is worked on at a time is a matter of speed"
-SHARED_EQUIVALENT: dict[str, dict[str, str]] = {
-    "ops/_blocks.py": {
-        "1 << 15 -> 2 << 15": _SPEED,
-        "1 << 15 -> 1 << 16": _SPEED,
-        "width=1 -> width=2": _SPEED,
-        "max(1, _NUMBERS // max(1, width)) -> max(2, _NUMBERS // max(1, width))": _SPEED,
-        "max(1, width) -> max(2, width)": _SPEED,
-    },
-    "optim/optimizer.py": {
-        "128 * 1024 -> 128 / 1024": _SPEED,
-        "128 * 1024 -> 1024": _SPEED,
-        "128 * 1024 -> 128": _SPEED,
-        "128 * 1024 -> 129 * 1024": _SPEED,
-        "128 * 1024 -> 128 * 1025": _SPEED,
-        "max(1, _PIECE // max(1, walked[:1].nbytes)) -> max(2, _PIECE // max(1, walked[:1].nbytes))": _SPEED,
-        "_PIECE // max(1, walked[:1].nbytes) -> _PIECE % max(1, walked[:1].nbytes)": _SPEED,
-        "max(1, walked[:1].nbytes) -> max(2, walked[:1].nbytes)": _SPEED,
-        "walked[:1] -> walked[:2]": _SPEED,
-        "part[0] -> part[1]": "the parameter and its gradient have one shape and one dtype",
-        "part[0] -> part[1] #2": "the parameter and its gradient have one shape and one dtype",
-    },
-}
-
 # Shared files that are not mutated, with what watches them instead.
 ELSEWHERE: dict[str, str] = {}
 
@@ -145,7 +120,7 @@ def run(chosen: list[Subject], *, cache: bool = True, processes: int = 2, tick: 
     """The studies of these subjects, in their order; `tick` hears of each that is finished."""
     studies, marks = [], {}
     for subject in chosen:
-        study = Study(subject.name, [], {}, subject.equivalent | SHARED_EQUIVALENT.get(subject.name, {}))
+        study = Study(subject.name, [], {}, subject.equivalent)
         studies.append(study)
         try:
             study.mutants = mutate.mutants(text_of(subject.module), *subject.publics)

@@ -4,6 +4,7 @@ import ast
 import collections
 import dataclasses
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,14 @@ def shared() -> dict[str, Subject]:
         judges = tuple(c for c in components().values() if file_of(module_of(c)).is_file() and module in imports(module_of(c)))
         path = module.removeprefix("numpy_impl.").replace(".", "/") + ".py"
         if judges:
-            found[path] = Subject(path, module, names, judges)
+            found[path] = Subject(path, module, names, judges, _equivalents_of_shared(module))
     return found
+
+
+def _equivalents_of_shared(module: str) -> dict[str, str]:
+    """The table EQUIVALENT of the file in parity/cases that has a shared file's path, if there is one."""
+    cases = module.replace("numpy_impl.", "parity.cases.", 1)
+    return dict(importlib.import_module(cases).EQUIVALENT) if file_of(cases).is_file() else {}
 
 
 def unreached() -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """What grouped-query and multi-query attention are fed: groups of every size, and all that scaled_dot_product is; they equal it."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
-from parity.cases.attention.scaled_dot_product import _PIECES, _TRIANGLE, broadcast
+from parity.cases.attention.scaled_dot_product import broadcast
 from parity.values import key_rng
 
 
@@ -36,30 +36,6 @@ def _equals_plain(side, name, query, key, value, bias, options):
 
 def _repeat(side, x, times):
     return x.repeat(times, -3) if side.name == "numpy" else x.repeat_interleave(times, -3)
-
-
-_EQUIVALENT = {
-    "rows.start + s - t -> -t": _TRIANGLE,
-    "rows.start + s -> rows.start - s": _TRIANGLE,
-    "rows.start + s -> s": _TRIANGLE,
-    "rows.start + s -> rows.start": _TRIANGLE,
-    "random_bits(noise, shape) >= round(dropout * 2 ** 32) -> random_bits(noise, shape) > round(dropout * 2 ** 32)":
-        "differs once in 2^32 words",
-    "0.0 if dropout == 1 else 1 / (1 - dropout) -> 1.0 if dropout == 1 else 1 / (1 - dropout)":
-        "where everything is dropped, nothing is left to grow",
-}
-
-_EQUIVALENT_PIECES = {
-    "64 if causal else 256 -> 65 if causal else 256": _PIECES,
-    "64 if causal else 256 -> 64 if causal else 257": _PIECES,
-    "math.prod(shape[-3:]) // 4 -> math.prod(shape[-3:]) % 4": _PIECES,
-    "math.prod(shape[-3:]) // 4 -> math.prod(shape[-3:]) // 5": _PIECES,
-    "shape[-3:] -> shape[3:]": _PIECES,
-    "shape[-3:] -> shape[-2:]": _PIECES,
-    "stop + s - t -> stop + s + t": "keys that no query of the strip may see are then computed and masked, not skipped",
-    "stop + s - t -> stop + s": "keys that no query of the strip may see are then computed and masked, not skipped",
-    "max(stop + s - t, 0) -> max(stop + s - t, 1)": "one more key is computed and masked",
-}
 
 
 def _drawn(draw, *kv_heads):
@@ -118,7 +94,6 @@ def _refused(*kv_heads):
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(4, 6, 2)),
     ],
     also=[repeated_keys_are_plain_attention],
-    equivalent=_EQUIVALENT | _EQUIVALENT_PIECES,
 )
 def grouped_query_attention(draw):
     return _drawn(draw, draw(integer(1, 3)))
@@ -129,7 +104,6 @@ def grouped_query_attention(draw):
     bench=dict(query=array(4, 8, 256, 64), key=array(4, 256, 64), value=array(4, 256, 64), causal=True),
     refuses=_refused(),
     also=[one_head_for_all_is_plain_attention],
-    equivalent=_EQUIVALENT | _EQUIVALENT_PIECES,
 )
 def multi_query_attention(draw):
     return _drawn(draw)

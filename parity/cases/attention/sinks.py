@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, integer
-from parity.cases.attention.grouped_query import _EQUIVALENT, _drawn, _refused
+from parity.cases.attention.grouped_query import _drawn, _refused
 from parity.values import key_rng
 
 
@@ -40,7 +40,6 @@ def sinks_at_minus_infinity_are_plain_attention(side, query, key, value, sinks, 
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=array(1)),
     ],
     also=[sinks_at_minus_infinity_are_plain_attention],
-    equivalent=_EQUIVALENT,
 )
 def sink_attention(draw):
     inputs = _drawn(draw, draw(integer(1, 3)))
