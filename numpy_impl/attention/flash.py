@@ -50,7 +50,7 @@ from numpy_impl.ops.random_bits import random_bits
 
 Window = tuple[int | None, int | None]
 
-_TILE = 96, 128     # queries and keys: products this small are multiplied where they lie, BLAS does not pack them anew
+_TILE = 64, 120     # queries and keys: products of up to a million terms (64 · 120 · 128) are multiplied where they lie, unpacked
 _CALM = 20.0        # between exp(−20) and exp(20), sums and products neither overflow nor lose their small terms
 _FAR = 1 << 40      # further than any key
 
@@ -92,7 +92,7 @@ def flash_attention(
     y : (..., T, W)
     backward : dy (..., T, W) -> dquery, dkey, dvalue
 
-    A query that sees nothing gives y = 0 and passes no gradient. The slopes are constants and get no gradient.
+    A query that sees nothing gives y = 0 and passes no gradient. The slopes are constants and get no gradient. The pullback reads y.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def _checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, drop
         at_least_rank(who, 3, query=query)
         same_shape(who, lead[-1:], alibi_slopes=alibi_slopes)
     in_range(who, 0, 1, dropout=dropout)
-    return scale, _TILE if tile is None else per_axis(who, 2, tile=tile)
+    return float(scale), _TILE if tile is None else per_axis(who, 2, tile=tile)
 
 
 def _sight(place: NDArray, start: int | NDArray, stop: int | NDArray, causal: bool, window: Window) -> tuple[NDArray, NDArray]:
@@ -146,13 +146,13 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
     *lead, t, e = query.shape
     s, w = value.shape[-2:]
     n, dtype = math.prod(lead), query.dtype
-    q, k, v = query.reshape(n, t, e) * scale, key.reshape(n, s, e), value.reshape(n, s, w)
+    q, k, v = query.reshape(n, t, e), key.reshape(n, s, e), value.reshape(n, s, w)
     slopes = None if alibi_slopes is None else np.broadcast_to(alibi_slopes, lead).reshape(n, 1, 1).astype(dtype)
-    dropout = 0.0 if noise is None else dropout
+    dropout = 0.0 if noise is None else float(dropout)
     drops, grown = dropout > 0, 0.0 if dropout == 1 else 1 / (1 - dropout)
 
     def scores(room, heads, rows, keys, columns):
-        """The scores of a tile, (G, keys, queries), and tanh(x / c) if there is a cap."""
+        """The scores of a tile, (G, keys, queries), and tanh(x / c) if there is a cap: step 4."""
         x = np.matmul(k[heads, keys], columns, out=room("scores", len(columns), keys.stop - keys.start, columns.shape[-1]))
         tanh = None
         if soft_cap is not None:
@@ -172,9 +172,9 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
     room = _Room(dtype)
     y, peak, total = np.empty((n, t, w), dtype), np.empty((n, 1, t), dtype), np.empty((n, 1, t), dtype)
     # |q · k| ≤ |q| |k|: where no score can be large, exp needs no help, and the peak stays 0.
-    calm = slopes is None and _longest(q) * _longest(k) <= _CALM
+    calm = slopes is None and abs(scale) * _longest(q) * _longest(k) <= _CALM
     for heads, rows, tiles in _strips(n, s, low, high, tile):
-        columns = np.ascontiguousarray(q[heads, rows].swapaxes(-1, -2))        # (G, E, R)
+        columns = _columns(q[heads, rows], scale)                              # (G, E, R)
         g, _, r = columns.shape
         m = np.full((g, 1, r), 0 if calm else np.finfo(dtype).min, dtype)      # not −∞: −∞ − (−∞) would be NaN
         sums, acc = np.zeros((g, 1, r), dtype), np.zeros((g, r, w), dtype)
@@ -198,36 +198,37 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
     def backward(dy):
         dy, room = dy.reshape(n, t, w), _Room(dtype)
         d = np.vecdot(dy, y)[:, None] / total                          # (N, 1, T), D / total
-        dz = dy * (grown / total).swapaxes(-1, -2)                     # (N, T, W)
         v1 = np.concatenate([v, np.ones((n, s, 1), dtype)], -1)        # (N, S, W + 1)
         dquery, dkey, dvalue = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         for heads, rows, tiles in _strips(n, s, low, high, tile):
-            columns = np.ascontiguousarray(q[heads, rows].swapaxes(-1, -2))    # (G, E, R)
+            columns = _columns(q[heads, rows], scale)                  # (G, E, R)
+            dz = dy[heads, rows] * (grown / total[heads, :, rows]).swapaxes(-1, -2)          # (G, R, W)
             g, _, r = columns.shape
             dcolumns = np.empty((g, w + 1, r), dtype)
-            dcolumns[:, :w] = dz[heads, rows].swapaxes(-1, -2)
-            dcolumns[:, w:] = 0 if drops else -d[heads, :, rows]       # R comes between dy · v and D: then D cannot be part of the product
+            dcolumns[:, :w] = dz.swapaxes(-1, -2)
+            dcolumns[:, w:] = 0 if drops else -d[heads, :, rows]       # with R between dy · v and D, D cannot be part of the product
             dq = np.zeros((g, r, e), dtype)
             for keys in tiles:
                 p, tanh = scores(room, heads, rows, keys, columns)
                 if not calm:
                     p -= peak[heads, :, rows]
-                np.exp(p, out=p)                                       # P · total
-                ds = np.matmul(v1[heads, keys], dcolumns, out=room("ds", *p.shape))           # (dP − D) / total
+                np.exp(p, out=p)                                       # P · total; what is divided by total is dz and D
+                ds = np.matmul(v1[heads, keys], dcolumns, out=room("ds", *p.shape))      # steps 1 to 3: dP − D
                 c = p.shape[-2]
-                if drops:
+                if drops:                                              # step 5
                     mask = kept(heads, rows, keys)
                     ds *= mask
                     ds -= d[heads, :, rows]
-                    dvalue[heads, keys] += (p * mask) @ dz[heads, rows]
+                    dvalue[heads, keys] += (p * mask) @ dz
                 else:
-                    dvalue[heads, keys] += np.matmul(p, dz[heads, rows], out=room("keys", g, c, w))
-                ds *= p
+                    dvalue[heads, keys] += np.matmul(p, dz, out=room("keys", g, c, w))   # step 1
+                ds *= p                                                # step 2
                 if tanh is not None:
-                    ds *= 1 - tanh * tanh
+                    ds *= 1 - tanh * tanh                              # step 4, also below
                 dq += np.matmul(ds.swapaxes(-1, -2), k[heads, keys], out=room("rows", g, r, e))
                 dkey[heads, keys] += np.matmul(ds, q[heads, rows], out=room("keys", g, c, e))
             np.multiply(dq, scale, out=dquery[heads, rows])
+        dkey *= scale
         return dquery.reshape(query.shape), dkey.reshape(key.shape), dvalue.reshape(value.shape)
 
     return y.reshape(*lead, t, w), backward
@@ -254,6 +255,11 @@ def _hide(scores: NDArray, start: int, low: NDArray, high: NDArray) -> None:
         np.copyto(scores[:, after:], -np.inf, where=keys[after:] >= high)
     if low[-1] > start:
         np.copyto(scores, -np.inf, where=keys < low)
+
+
+def _columns(rows: NDArray, scale: float) -> NDArray:
+    """(G, R, E) -> (G, E, R): scaled, and in memory as in shape."""
+    return np.ascontiguousarray(rows.swapaxes(-1, -2)) * scale
 
 
 def _longest(x: NDArray) -> float:

@@ -64,8 +64,9 @@ class Call:
 
     @property
     def plain(self) -> bool:
-        """Nothing but, perhaps, causal."""
-        return not self.bounded and self.alibi_slopes is None and self.soft_cap is None and not self.drops
+        """Whether PyTorch's own causal flag, which aligns the first query with the first key, says all there is to say."""
+        flag = not self.bounded and (not self.causal or self.query.shape[-2] == self.key.shape[-2])
+        return flag and self.alibi_slopes is None and self.soft_cap is None and not self.drops
 
 
 def checked(
@@ -125,7 +126,7 @@ def _preferences(call: Call) -> tuple[str, ...]:
         return ("math",)                                   # for checking
     if not call.query.is_cuda or call.query.dtype not in HALVES:
         return ("sdpa", "math")
-    # Where PyTorch's own causal flag is enough, it picks cuDNN or flash; given a mask, it needs all T × S of it in memory.
+    # Where that flag is enough, PyTorch picks cuDNN or flash; given a mask, it needs all T × S of it in memory.
     return ("sdpa", "flash_attn", "flex", "math") if call.plain else ("flash_attn", "flex", "sdpa", "math")
 
 

@@ -23,7 +23,7 @@ def options(draw):
         soft_cap=draw(one_of(left_out(None), left_out(None), 0.03, 2.0, 30.0)),
         dropout=draw(left_out(left_out(0.0))) if drops == "no share" else draw(one_of(0.3, 0.6, 1.0)),
         noise=draw(left_out(None)) if drops == "no noise" else draw(noise()),
-        tile=draw(one_of(left_out(None), 1, (2, 3), (3, 2), (1, 4), (4, 1))),
+        tile=draw(one_of(left_out(None), 1, (2, 3), (3, 2), (1, 4), (4, 1), (4, 2))),
     )
 
 
@@ -35,13 +35,12 @@ def values(draw, lead, t, s, e, w, hostile=True):
     of 1000 would show it. There values are small.
     """
     scale = draw(left_out(left_out(maybe(number(-1, 2)))))
-    long_query, long_key, steep = 1, 1, 0.5
-    if not draw.edges and draw(flag()):
+    long_query, long_key, steep, extreme = 1, 1, 0.5, not draw.edges and draw(flag())
+    if extreme:
         long_query, long_key, scale, steep = draw(
-            one_of((30, 1, 1.0, 0.5), (1, 30, 1.0, 0.5), (30, 30, 0.1, 0.5), (30, 30, -0.1, 0.5), (1, 1, 1.0, 400.0)))
+            one_of((30, 1, 1.0, 0.5), (1, 30, 1.0, 0.5), (30, 30, 0.1, 0.5), (30, 30, -0.1, 0.5), (1, 1, 30.0, 0.5), (1, 1, 1.0, 400.0)))
     t = s + draw(integer(0, 3)) if steep > 1 else t     # the first queries then stand before all keys, and every score is low
     slopes = array(*lead[-1:], low=-0.3, high=steep)
-    extreme = max(long_query, long_key, steep) > 1
     return dict(
         query=draw(array(*lead, t, e, scale=long_query, hostile=False)), key=draw(array(*lead, s, e, scale=long_key, hostile=False)),
         value=draw(array(*lead, s, w, scale=0.01 if extreme else 1.0, hostile=hostile and not extreme)), scale=scale,
@@ -58,6 +57,17 @@ def equals_plain_attention(side, query, key, value, causal=False, window=(None, 
     bias = None if alibi_slopes is None else -side.numpy(alibi_slopes)[:, None, None] * np.abs(distance)
     yield from equal(side, "attention.flash_attention", query, key, value, bias, mask, causal,
                      dict(causal=causal, window=window, alibi_slopes=alibi_slopes, tile=tile) | options, options)
+
+
+def extremes(side, **_):
+    """Scores beyond what exp can take, whatever makes them large; and tiles that begin beyond what their first query sees."""
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.standard_normal((2, n, 3)) for n in (9, 6, 6))
+    for long_query, long_key, scale, steep in ((1e3, 1, 1.0, None), (1, 1e3, 1.0, None), (1, 1, 1e3, None), (1, 1, 1.0, 1e3)):
+        slopes = None if steep is None else side.array(np.array([steep, 0.0]))
+        arrays = map(side.array, (query * long_query, key * long_key, value))
+        yield from equals_plain_attention(side, *arrays, scale=scale, alibi_slopes=slopes, tile=(4, 2))
+    yield from equals_plain_attention(side, *map(side.array, (query[:, 3:], key, value)), causal=True, tile=(4, 2))
 
 
 def equal(side, name, query, key, value, bias, mask, causal, given, options):
@@ -84,10 +94,10 @@ _HIDDEN = "keys that no query of the tile sees are looked at once more, and hidd
     "attention.flash_attention",
     bench=dict(query=array(4, 4, 1024, 64), key=array(4, 4, 1024, 64), value=array(4, 4, 1024, 64), causal=True),
     fixed={"alibi_slopes": "the slopes of ALiBi are constants"},
-    also=[equals_plain_attention],
+    also=[equals_plain_attention, extremes],
     equivalent={
-        "_TILE = (96, 128) -> _TILE = (97, 128)": _SPEED,
-        "_TILE = (96, 128) -> _TILE = (96, 129)": _SPEED,
+        "_TILE = (64, 120) -> _TILE = (65, 120)": _SPEED,
+        "_TILE = (64, 120) -> _TILE = (64, 121)": _SPEED,
         "min(rows, t) * min(columns, s) // 2 -> min(rows, t) * min(columns, s) % 2": _SPEED,
         "min(rows, t) * min(columns, s) // 2 -> min(rows, t) * min(columns, s) // 3": _SPEED,
         "min(rows, t) * min(columns, s) -> min(columns, s)": _SPEED,
@@ -96,7 +106,7 @@ _HIDDEN = "keys that no query of the tile sees are looked at once more, and hidd
         "min(columns, s) -> max(columns, s)": _SPEED,
         "_CALM = 20.0 -> _CALM = 20.02": _SHIFT,
         "_CALM = 20.0 -> _CALM = 20.00002": _SHIFT,
-        "_longest(q) * _longest(k) <= _CALM -> _longest(q) * _longest(k) < _CALM": _SHIFT,
+        "abs(scale) * _longest(q) * _longest(k) <= _CALM -> abs(scale) * _longest(q) * _longest(k) < _CALM": _SHIFT,
         "np.vecdot(x, x).max(initial=0) -> np.vecdot(x, x).max(initial=1)": _SHIFT,
         "0 if calm else np.finfo(dtype).min -> 1 if calm else np.finfo(dtype).min": "a peak that nothing is shifted by",
         "1 << 40 -> 2 << 40": _FAR,
@@ -138,5 +148,5 @@ def flash_attention(draw):
     lead, t, s, e, w = sizes(draw)
     given = options(draw)
     if not draw.ordinary and not draw.edges and draw(flag()):  # several tiles of the default size, several pieces of the heads
-        lead, (t, s), given["tile"] = draw(one_of((2, 3), (7,))), draw(one_of((130, 130), (100, 200), (140, 99))), None
+        lead, (t, s), given["tile"] = draw(one_of((3, 3), (9,))), draw(one_of((130, 130), (70, 200), (140, 66))), None
     return values(draw, lead, t, s, e, w) | given
