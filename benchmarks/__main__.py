@@ -1,4 +1,5 @@
 """`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
+`python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
 
 Each BLAS setting and thread count is a process of its own; for every workload the processes are asked in turn, and within each the columns
 alternate. Medians are shown; a ratio above 1 means that NumPy is faster than PyTorch on the CPU in the same processes.
@@ -150,6 +151,36 @@ def run(
     if json_:
         json_.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return 1 if any(row["errors"] for row in rows) else 0
+
+
+@app.command
+def attention(
+    *, rounds: int = 5, threads: int = 1, json_: Annotated[Path | None, Parameter(name="--json")] = None
+) -> int:
+    """Time and weigh attention: flash against plain and PyTorch, memory by length, windows, shared keys; on a GPU, every kernel.
+
+    Parameters
+    ----------
+    rounds:
+        How often the columns take turns.
+    threads:
+        Threads of NumPy's BLAS and of PyTorch.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.attention import measure as measure_attention
+    from benchmarks.attention import show as show_attention
+    from byhand.checks import size
+    from parity.report import device_name
+
+    size("benchmarks attention", rounds=rounds, threads=threads)
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
+    figures = {"machine": machine} | measure_attention(rounds, threads)
+    show_attention(figures, out)
+    out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 def show(rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:

@@ -117,6 +117,12 @@ def test_auto_takes_the_best_that_can(options, kernel):
     assert chosen == [kernel]
 
 
+def test_flex_serves_leaves_on_a_cpu_where_no_gradient_is_wanted():
+    x = torch.randn(1, 5, 16, requires_grad=True)
+    with torch.no_grad():
+        torch.testing.assert_close(flash_attention(x, x, x, kernel="flex"), flash_attention(x, x, x, kernel="math"), rtol=1e-5, atol=1e-6)
+
+
 def test_an_unknown_kernel_is_refused():
     with pytest.raises(ValueError, match="did you mean 'flash_attn'"):
         call("flash_atn")

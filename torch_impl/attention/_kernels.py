@@ -220,6 +220,7 @@ def run_flex(call: Call) -> Tensor:
         return _compiled()(*four, **options).reshape(*lead, t, w)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        four = [x.detach() for x in four]                      # FlexAttention asks the arrays, not whether gradients are wanted
         return flex_attention(*four, **options).reshape(*lead, t, w)
 
 
