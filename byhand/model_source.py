@@ -114,18 +114,18 @@ def _variant(path: Path) -> Source:
 
 
 def _hugging_face(path: Path) -> Source:
-    from byhand.hugging_face.directory import load_hugging_face
+    from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face
 
     config, state = load_hugging_face(path)
-    model = _model(config)
+    model = _model(config, kind=hugging_face_kind(path))
     model.load_state_dict(state)
     return Source(model, path.resolve().name, _tokenizer(path))
 
 
-def _model(config: Any, seed: int = 0) -> Any:
-    """The model of a config: XConfig in byhand/configs/FILE.py belongs to X in numpy_impl/models/FILE.py."""
+def _model(config: Any, seed: int = 0, kind: str | None = None) -> Any:
+    """The model of a config: XConfig in byhand/configs/FILE.py belongs to X, or the class `kind`, in numpy_impl/models/FILE.py."""
     module = importlib.import_module(type(config).__module__.replace("byhand.configs", "numpy_impl.models"))
-    return getattr(module, type(config).__name__.removesuffix("Config"))(config, rng=np.random.default_rng(seed))
+    return getattr(module, kind or type(config).__name__.removesuffix("Config"))(config, rng=np.random.default_rng(seed))
 
 
 def _bytes_for(config: Any) -> Tokenize:

@@ -14,6 +14,10 @@ BERT_TYPES = {
     "Bert": "BertModel", "BertMaskedLM": "BertForMaskedLM", "BertSequenceClassifier": "BertForSequenceClassification",
     "BertTokenClassifier": "BertForTokenClassification",
 }
+# their copies in the masked language model's files -> what they are copies of
+BERT_TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"}
 _OLD_ENDS = {"gamma": "weight", "beta": "bias"}           # of norms, in files older than PyTorch's names
 _HEADS = ("bert.pooler.", "pooler.", "cls.", "classifier.")
@@ -61,6 +65,26 @@ def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
         norm_eps=values.get("layer_norm_eps", 1e-12),
         activation=_ACTIVATIONS[activation],
     )
+
+
+def bert_kind(values: Mapping[str, Any]) -> str:
+    """Our class for the model of a config.json: what its `architectures` name; where they name nothing, the encoder alone.
+
+    Raises
+    ------
+    ValueError   if the model has a head that ours has not
+
+    Examples
+    --------
+    >>> bert_kind({"architectures": ["BertForTokenClassification"]}), bert_kind({"architectures": ["BertForPreTraining"]}), bert_kind({})
+    ('BertTokenClassifier', 'BertMaskedLM', 'Bert')
+    """
+    kinds = {theirs: ours for ours, theirs in BERT_TYPES.items()} | {"BertForPreTraining": "BertMaskedLM"}
+    architectures = values.get("architectures") or ["BertModel"]
+    one = isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
+    demand("bert_kind", one, "one name as architectures", architectures=architectures)
+    choice("bert_kind", kinds, architectures=architectures[0])
+    return kinds[architectures[0]]
 
 
 def bert_config_to_hugging_face(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, Any]:
@@ -130,7 +154,7 @@ def bert_from_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kin
     unknown = sorted(name for name in theirs.keys() - set(names.values()) if not name.startswith(_HEADS))
     if missing or unknown:
         raise ValueError(f"{who} needs the names of a {BERT_TYPES[kind]} of this config; missing {missing}, unknown {unknown}")
-    for name, tied in _TIED.items():
+    for name, tied in BERT_TIED.items():
         same = kind != "BertMaskedLM" or name not in theirs or np.array_equal(theirs[name], theirs[tied])
         demand(who, same, f"{name} to be {tied}", **{"this model": "has one of its own"})
     return {ours: theirs[name] for ours, name in names.items()}
@@ -150,13 +174,7 @@ def bert_to_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kind:
     theirs = {name: state[ours] for ours, name in names.items()}
     if kind == "Bert":                                    # the files of BertModel have no prefix
         return {name.removeprefix("bert."): array for name, array in theirs.items()}
-    return theirs | ({name: theirs[tied] for name, tied in _TIED.items()} if kind == "BertMaskedLM" else {})
-
-
-# theirs, twice in their files
-_TIED = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
+    return theirs | ({name: theirs[tied] for name, tied in BERT_TIED.items()} if kind == "BertMaskedLM" else {})
 
 
 def bert_names(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,18 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
+from byhand.configs.bert import BertConfig
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
+from byhand.configs.t5 import T5Config
+from byhand.hugging_face.bert import (
+    BERT_TIED,
+    bert_config_from_hugging_face,
+    bert_config_to_hugging_face,
+    bert_from_hugging_face,
+    bert_kind,
+    bert_to_hugging_face,
+)
 from byhand.hugging_face.gpt2 import (
     gpt2_config_from_hugging_face,
     gpt2_config_to_hugging_face,
@@ -27,60 +37,99 @@ from byhand.hugging_face.llama import (
     llama_from_hugging_face,
     llama_to_hugging_face,
 )
+from byhand.hugging_face.t5 import (
+    t5_config_from_hugging_face,
+    t5_config_to_hugging_face,
+    t5_copies,
+    t5_from_hugging_face,
+    t5_to_hugging_face,
+)
 from byhand.run_directory import write_whole
 
-Config = GPT2Config | LlamaConfig
+Config = GPT2Config | LlamaConfig | BertConfig | T5Config
 
 
 class _Family(NamedTuple):
-    """The maps of one kind of model: of its config and of its state, each both ways."""
+    """The maps of one family of models: of its configs and of its states, each both ways."""
 
+    kinds: tuple[str, ...]                              # our classes; the first one is saved when none is named
+    kind: Callable[[Mapping[str, Any]], str]            # the class that a config.json tells of
     read_config: Callable[[Mapping[str, Any]], Any]
-    read_state: Callable[[Mapping[str, NDArray], Any], dict[str, NDArray]]
-    write_config: Callable[[Any], dict[str, Any]]
-    write_state: Callable[[Mapping[str, NDArray], Any], dict[str, NDArray]]
+    read_state: Callable[[Mapping[str, NDArray], Any, str], dict[str, NDArray]]
+    write_config: Callable[[Any, str], dict[str, Any]]
+    write_state: Callable[[Mapping[str, NDArray], Any, str], dict[str, NDArray]]
+    copies: Callable[[Any], Iterable[str]]              # their names for arrays that stand in write_state's result under another name too
 
 
 _GPT2 = _Family(
-    gpt2_config_from_hugging_face,
-    lambda state, config: gpt2_from_hugging_face(state),
-    gpt2_config_to_hugging_face,
-    lambda state, config: gpt2_to_hugging_face(state),
+    ("GPT2",), lambda values: "GPT2",
+    gpt2_config_from_hugging_face, lambda state, config, kind: gpt2_from_hugging_face(state),
+    lambda config, kind: gpt2_config_to_hugging_face(config), lambda state, config, kind: gpt2_to_hugging_face(state),
+    lambda config: ("lm_head.weight",),
 )
-_LLAMA = _Family(llama_config_from_hugging_face, llama_from_hugging_face, llama_config_to_hugging_face, llama_to_hugging_face)
-_BY_MODEL_TYPE = {"gpt2": _GPT2} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
-_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA}
+_LLAMA = _Family(
+    ("Llama",), lambda values: "Llama",
+    llama_config_from_hugging_face, lambda state, config, kind: llama_from_hugging_face(state, config),
+    lambda config, kind: llama_config_to_hugging_face(config), lambda state, config, kind: llama_to_hugging_face(state, config),
+    lambda config: ("lm_head.weight",) if config.tied else (),
+)
+_BERT = _Family(
+    ("BertMaskedLM", "BertSequenceClassifier", "BertTokenClassifier", "Bert"), bert_kind,
+    bert_config_from_hugging_face, bert_from_hugging_face, bert_config_to_hugging_face, bert_to_hugging_face,
+    lambda config: BERT_TIED,
+)
+_T5 = _Family(
+    ("T5",), lambda values: "T5",
+    t5_config_from_hugging_face, lambda state, config, kind: t5_from_hugging_face(state, config),
+    lambda config, kind: t5_config_to_hugging_face(config), lambda state, config, kind: t5_to_hugging_face(state, config),
+    t5_copies,
+)
+_BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
+_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, BertConfig: _BERT, T5Config: _T5}
 
 _NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
                 "BOOL": "?"}
 
 
-def load_hugging_face(path: str | os.PathLike) -> tuple[Config, dict[str, NDArray]]:
+def hugging_face_kind(path: str | os.PathLike) -> str:
+    """The name of our class for the model in a directory: GPT2, Llama, T5, or of BERT what config.json's `architectures` say: Bert,
+    BertMaskedLM, BertSequenceClassifier or BertTokenClassifier.
+
+    Raises
+    ------
+    ValueError   if config.json is missing or damaged, or tells of another kind of model
+    """
+    family, values = _told("hugging_face_kind", Path(path))
+    return family.kind(values)
+
+
+def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None) -> tuple[Config, dict[str, NDArray]]:
     """The config and the state, under our names, of the model in a directory: ``config.json`` and ``model.safetensors``, or its shards.
 
     Parameters
     ----------
-    path   the directory, of a GPT-2, Llama, Mistral, Qwen2 or Qwen3
+    path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT or T5
+    kind   the class of ours that is wanted: the one that `hugging_face_kind` names, or Bert for the encoder of any BERT
 
     Returns
     -------
-    config : GPT2Config or LlamaConfig
-    state    for `load_state_dict` of the model of that config, which casts it; bfloat16, which NumPy lacks, comes as float32, every other
-             dtype as it is
+    config : GPT2Config, LlamaConfig, BertConfig or T5Config
+    state    for `load_state_dict` of the class `kind` of that config, which casts it; bfloat16, which NumPy lacks, comes as float32, every
+             other dtype as it is
 
     Raises
     ------
     ValueError   if a file is missing or damaged, or holds another kind of model
     """
     path = Path(path)
-    values = _json(path / "config.json")
-    choice("load_hugging_face", _BY_MODEL_TYPE, model_type=values.get("model_type"))
-    family = _BY_MODEL_TYPE[values["model_type"]]
+    family, values = _told("load_hugging_face", path)
+    kind = family.kind(values) if kind is None else kind
+    choice("load_hugging_face", family.kinds, kind=kind)
     config = family.read_config(values)
-    return config, family.read_state(_weights(path), config)
+    return config, family.read_state(_weights(path), config, kind)
 
 
-def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray]) -> Path:
+def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray], *, kind: str | None = None) -> Path:
     """Write config.json and model.safetensors into the directory `path`, as transformers' ``from_pretrained`` reads them.
 
     Parameters
@@ -88,18 +137,22 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
     path     the directory; made if there is none, what it holds under these names is replaced
     config   of the model
     state    its arrays by our names
+    kind     the class that has this state: Bert, BertMaskedLM (if None), BertSequenceClassifier or BertTokenClassifier; of other configs
+             there is but one
 
     Raises
     ------
-    ValueError   if the names are not the config's, or transformers has no model of these options
+    ValueError   if the names are not those of the config and the kind, or transformers has no model of these options
     """
     path = Path(path)
-    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2 or a Llama", config=config)
+    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2, Llama, BERT or T5", config=config)
     family = _BY_CONFIG[type(config)]
-    values = family.write_config(config)
-    theirs = family.write_state(state, config)
-    if values["tie_word_embeddings"]:
-        del theirs["lm_head.weight"]                                    # it is the token embedding, and is not written twice
+    kind = family.kinds[0] if kind is None else kind
+    choice("save_hugging_face", family.kinds, kind=kind)
+    values = family.write_config(config, kind)
+    theirs = family.write_state(state, config, kind)
+    for name in family.copies(config):
+        theirs.pop(name, None)                                          # what is tied is not written twice
     dtypes = {str(array.dtype) for array in theirs.values()}
     demand("save_hugging_face", len(dtypes) == 1, "arrays of one dtype", dtypes=sorted(dtypes))
     values["torch_dtype"] = dtypes.pop()
@@ -108,6 +161,13 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
     write_whole(path / "model.safetensors", content)
     write_whole(path / "config.json", (json.dumps(values, indent=2) + "\n").encode())
     return path
+
+
+def _told(who: str, path: Path) -> tuple[_Family, dict[str, Any]]:
+    """What config.json holds, and whose it is."""
+    values = _json(path / "config.json")
+    choice(who, _BY_MODEL_TYPE, model_type=values.get("model_type"))
+    return _BY_MODEL_TYPE[values["model_type"]], values
 
 
 def _weights(path: Path) -> dict[str, NDArray]:

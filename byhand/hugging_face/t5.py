@@ -16,8 +16,7 @@ _ACTIVATIONS = {
     "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu", "gated-gelu": "geglu_tanh", "gated-silu": "swiglu",
     "gated-relu": "reglu",
 }
-# Files of T5 hold the table under further names, and those of the first T5 a table of positions in cross-attention that nothing reads.
-_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# Files of the first T5 hold a table of positions in cross-attention that nothing reads.
 _UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
@@ -103,6 +102,8 @@ def t5_config_to_hugging_face(config: T5Config) -> dict[str, Any]:
 def t5_from_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict[str, NDArray]:
     """The state of a transformers T5 under our names, for `T5(config).load_state_dict`.
 
+    A file of T5 v1.1 without a head has the token table as head: version 5 of transformers leaves out what equals it, and reads it so.
+
     Parameters
     ----------
     state    of a T5ForConditionalGeneration, NumPy arrays
@@ -120,8 +121,9 @@ def t5_from_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict
     """
     who, names = "t5_from_hugging_face", t5_names(config)
     own = {name: array for name, array in state.items() if name != _UNREAD}
-    copies = _COPIES + (("lm_head.weight",) if config.tied else ())
-    found = {name: own.pop(name) for name in copies if name in own}
+    found = {name: own.pop(name) for name in t5_copies(config) if name in own}
+    if not config.tied and "shared.weight" in own:
+        own.setdefault("lm_head.weight", own["shared.weight"])
     missing, unknown = sorted(set(names.values()) - own.keys()), sorted(own.keys() - set(names.values()))
     if missing or unknown:
         raise ValueError(f"{who} needs exactly the names of a T5 of this config; missing {missing}, unknown {unknown}")
@@ -142,8 +144,12 @@ def t5_to_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict[s
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     if missing or unknown:
         raise ValueError(f"t5_to_hugging_face needs exactly the names of our T5 of this config; missing {missing}, unknown {unknown}")
-    copies = _COPIES + (("lm_head.weight",) if config.tied else ())
-    return {theirs: state[ours] for ours, theirs in names.items()} | dict.fromkeys(copies, state["tokens.weight"])
+    return {theirs: state[ours] for ours, theirs in names.items()} | dict.fromkeys(t5_copies(config), state["tokens.weight"])
+
+
+def t5_copies(config: T5Config) -> tuple[str, ...]:
+    """Their further names of the token table, under which a file may hold it once more."""
+    return ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", *(("lm_head.weight",) if config.tied else ()))
 
 
 def t5_names(config: T5Config) -> dict[str, str]:

@@ -109,6 +109,55 @@ def test_a_model_that_reads_one_text_and_writes_another_crosses_them(tmp_path):
     assert (np.frombuffer(base64.b64decode(layer["weights"]), "<u2") > 0).all()
 
 
+def test_bert_and_t5_are_drawn_from_directories_of_transformers(tmp_path):
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    torch = pytest.importorskip("torch")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"I": 7, "see": 5, "ich": 1, "sehe": 2, "dich": 3, "?": 0}, unk_token="?"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    out = tmp_path / "page.html"
+
+    def drawn(theirs, *arguments):
+        """The layers of the page by name, beside what transformers says of the same model and its sizes."""
+        torch.manual_seed(0)
+        for parameter in theirs.parameters():
+            parameter.detach().normal_(std=0.3)
+        path = tmp_path / type(theirs).__name__
+        theirs.eval().save_pretrained(path)
+        words.save(str(path / "tokenizer.json"))
+        assert draw(path, *arguments, "--out", out) == 0
+        data = page_data(out)
+        return {layer["name"]: layer for layer in data["layers"]}, data["texts"]
+
+    def compared(layer, want):
+        weights = np.frombuffer(base64.b64decode(layer["weights"]), "<u2") / 65535
+        np.testing.assert_allclose(weights.reshape(want[0].shape), want[0].detach(), rtol=0, atol=1e-5)
+
+    sizes = dict(vocab_size=11, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20)
+    config = transformers.BertConfig(**sizes, max_position_embeddings=16, attn_implementation="eager")
+    for kind in ("BertModel", "BertForMaskedLM", "BertForSequenceClassification", "BertForTokenClassification"):
+        theirs = getattr(transformers, kind)(config)
+        layers, texts = drawn(theirs, "--text", "I see dich")
+        assert texts == {"ids": ["I", "see", "dich"]}
+        wanted = theirs(input_ids=torch.tensor([[7, 5, 3]]), output_attentions=True).attentions
+        prefix = "" if kind == "BertModel" else "bert."
+        assert list(layers) == [f"{prefix}blocks.{i}.attn" for i in range(2)]
+        for layer, want in zip(layers.values(), wanted, strict=True):
+            compared(layer, want)
+
+    sizes = dict(vocab_size=11, d_model=12, d_kv=5, d_ff=20, num_layers=1, num_decoder_layers=2, num_heads=3)
+    theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, attn_implementation="eager"))
+    layers, texts = drawn(theirs, "--text", "I see", "--target", "ich sehe dich")
+    assert texts == {"source": ["I", "see"], "target": ["ich", "sehe", "dich"]}
+    told = theirs(input_ids=torch.tensor([[7, 5]]), decoder_input_ids=torch.tensor([[1, 2, 3]]), output_attentions=True)
+    assert list(layers) == ["encoder.0.attn", *(f"decoder.{i}.{branch}" for i in range(2) for branch in ("attn", "cross_attn"))]
+    compared(layers["encoder.0.attn"], told.encoder_attentions[0])
+    for i in range(2):
+        compared(layers[f"decoder.{i}.attn"], told.decoder_attentions[i])
+        compared(layers[f"decoder.{i}.cross_attn"], told.cross_attentions[i])
+        crossed = layers[f"decoder.{i}.cross_attn"]
+        assert (crossed["queries"], crossed["keys"]) == ("target", "source")
+
+
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (["gpt2-nan"], "did you mean 'gpt2-nano'"),
     (["gpt2-xl"], "random ones are for at most 1,000,000,000"),
