@@ -65,9 +65,10 @@ def extremes(side, **_):
     query, key, value = (rng.standard_normal((2, n, 3)) for n in (9, 6, 6))
     for long_query, long_key, scale, steep in ((1e3, 1, 1.0, None), (1, 1e3, 1.0, None), (1, 1, 1e3, None), (1, 1, 1.0, 1e3)):
         slopes = None if steep is None else side.array(np.array([steep, 0.0]))
-        arrays = map(side.array, (query * long_query, key * long_key, value))
-        yield from equals_plain_attention(side, *arrays, scale=scale, alibi_slopes=slopes, tile=(4, 2))
-    yield from equals_plain_attention(side, *map(side.array, (query[:, 3:], key, value)), causal=True, tile=(4, 2))
+        q, k, v = map(side.array, (query * long_query, key * long_key, value))
+        yield from equals_plain_attention(side, q, k, v, scale=scale, alibi_slopes=slopes, tile=(4, 2))
+    q, k, v = map(side.array, (query[:, 3:], key, value))
+    yield from equals_plain_attention(side, q, k, v, causal=True, tile=(4, 2))
 
 
 def equal(side, name, query, key, value, bias, mask, causal, given, options):
