@@ -3,8 +3,11 @@
 import tracemalloc
 
 import numpy as np
+import pytest
+import torch
 
 from numpy_impl.attention.linear_attention import linear_attention
+from torch_impl.attention.linear_attention import linear_attention as twin
 
 
 def test_it_is_a_recurrent_network():
@@ -30,3 +33,15 @@ def test_memory_grows_linearly():
         return most
 
     assert peak(4096) < 2.2 * peak(2048) < 4096**2  # below one byte for every entry of the table
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_twin_sums_half_precision_in_float32(dtype):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2048, 16).to(dtype) for _ in range(3))
+    y, want = (twin(*(x.to(kind) for x in (query, key, value)), causal=True) for kind in (dtype, torch.float64))
+    assert y.dtype == dtype
+    assert (y - want).abs().max() < 2 * torch.finfo(dtype).eps * want.abs().max()
+    blind = torch.randn(8, 4).to(dtype).requires_grad_()
+    twin(blind, torch.ones(5, 4, dtype=dtype), torch.ones(5, 3, dtype=dtype), causal=True).sum().backward()
+    assert blind.grad is not None and (blind.grad[:3] == 0).all()

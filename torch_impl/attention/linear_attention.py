@@ -24,8 +24,10 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool 
     same_shape(who, (*lead, s, w), value=value)
     positive(who, eps=eps)
 
-    phi_q, phi_k = _phi(query), _phi(key)
-    values = F.pad(value, (0, 1), value=1.0)  # (..., S, W + 1): a column of ones beside the values sums the weights
+    # Sums over a long text, and squares of small ones in the backward, are more than half precision holds.
+    wide = torch.promote_types(query.dtype, torch.float32)
+    phi_q, phi_k = _phi(query.to(wide)), _phi(key.to(wide))
+    values = F.pad(value.to(wide), (0, 1), value=1.0)  # (..., S, W + 1): a column of ones beside the values sums the weights
     n = min(t, s) if causal else 0  # the last n queries stand beside the last n keys
     state = phi_k[..., : s - n, :].mT @ values[..., : s - n, :]  # (..., E, W + 1)
     sums = phi_q[..., : t - n, :] @ state
@@ -35,7 +37,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool 
         states = state.unsqueeze(-3) + torch.cat([torch.zeros_like(kv[..., :1, :, :]), kv[..., :-1, :, :]], -3).cumsum(-3)
         near = q @ states + (q @ k.mT).tril() @ v
         sums = torch.cat([sums, near.flatten(-3, -2)[..., :n, :]], -2)
-    return sums[..., :w] / (sums[..., w:] + eps)
+    return (sums[..., :w] / (sums[..., w:] + eps)).to(query.dtype)
 
 
 def _phi(x: Tensor) -> Tensor:

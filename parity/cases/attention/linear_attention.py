@@ -3,6 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, one_of, size
+from parity.cases.attention._plain import both, results
 from parity.values import key_rng
 
 
@@ -26,6 +27,24 @@ def equals_the_quadratic_form(side, query, key, value, causal=False, eps=1e-6):
         yield "dvalue", dvalue, table.swapaxes(-1, -2) @ (dy / total)
 
 
+def its_weights_are_a_softmax(side, query, key, value, causal=False, eps=None):
+    """The common ground with plain attention: softmax(log a) = a / Σ a, so log φ(q) · φ(k) as a bias, in place of scores, is the same."""
+    q, k = (side.numpy(x).astype(np.float64) for x in (query, key))
+    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
+    with np.errstate(divide="ignore"):
+        bias = side.array(np.log(phi_q @ phi_k.swapaxes(-1, -2)))
+    linear, plain = side.get("attention.linear_attention"), side.get("attention.scaled_dot_product")
+    yield from both(
+        results(side, lambda value: _alone(linear(query, key, value, causal=causal, eps=1e-300), -1), value=value),
+        results(side, lambda value: _alone(plain(query, key, value, bias, causal=causal, scale=0.0), 2), value=value),
+    )
+
+
+def _alone(result, place):
+    """(y, backward) with the gradient at one place only; on the torch side, y as it is."""
+    return (result[0], lambda dy: (result[1](dy)[place],)) if isinstance(result, tuple) else result
+
+
 @case(
     "attention.linear_attention",
     bench=dict(query=array(4, 8, 1024, 64), key=array(4, 8, 1024, 64), value=array(4, 8, 1024, 64), causal=True),
@@ -39,7 +58,7 @@ def equals_the_quadratic_form(side, query, key, value, causal=False, eps=1e-6):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=0.0),
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=float("inf")),
     ],
-    also=[equals_the_quadratic_form],
+    also=[equals_the_quadratic_form, its_weights_are_a_softmax],
     equivalent={
         "_CHUNK = 64 -> _CHUNK = 65": "how many queries are taken together is a matter of speed",
         "i + s -> i": "where a chunk of keys starts is then counted from the end, and is the same key",
