@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand import checks
-from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, size
+from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, positive, size
 from byhand.noise import Noise
 from torch_impl.attention.grouped_query import grouped_query_attention
 from torch_impl.attention.sinks import sink_attention
@@ -40,6 +40,8 @@ class GroupedQueryAttention(nn.Module):
         choice(who, (False, True, "qkv"), bias=bias)
         if window is not None:
             checks.window(who, window=window)
+        if soft_cap is not None:
+            positive(who, soft_cap=soft_cap)
         in_range(who, 0, 1, dropout=dropout)
         self.n_heads, self.n_kv_heads, self.head_width = n_heads, n_kv_heads, head_width
         self.eps, self.window, self.soft_cap, self.dropout = eps, window, soft_cap, dropout

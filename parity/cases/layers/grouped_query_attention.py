@@ -77,7 +77,7 @@ _DENSE = "a window is then a mask, which gives the same more slowly"
         dict(init=dict(d_model=4, n_heads=2, window=(1, 0)), call=dict(x=array(3, 4), mask=array(3, 3))),
         dict(init=dict(d_model=4, n_heads=2, window=(1, 0)), call=dict(x=array(3, 4), mask=mask(2, 3))),
         dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), bias=array(4, 3))),
-        dict(init=dict(d_model=4, n_heads=2, soft_cap=0.0), call=dict(x=array(3, 4))),
+        dict(init=dict(d_model=4, n_heads=2, soft_cap=0.0)),
         dict(init=dict(d_model=4, n_heads=2, qk_norm=True, eps=-1.0), call=dict(x=array(3, 4))),
         dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), rotary=(array(3, 2), array(3, 2)))),
         dict(init=dict(d_model=4, n_heads=2), call=dict(x=array(3, 4), rotary=(array(1), array(1)))),
