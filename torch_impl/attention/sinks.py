@@ -38,6 +38,7 @@ def sink_attention(
     checking, math).
     """
     who = "sink_attention"
+    demand(who, sinks is not None, "sinks as an array", sinks=sinks)
     floats(who, query=query, key=key, value=value, sinks=sinks, bias=bias)
     at_least_rank(who, 3, query=query, key=key, value=value)
     *lead, h, t, e = query.shape

@@ -38,6 +38,7 @@ def sinks_at_minus_infinity_are_plain_attention(side, query, key, value, sinks, 
         dict(query=array(4, 3, 5), key=array(0, 6, 5), value=array(0, 6, 2), sinks=array(4)),
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=array(2)),
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=array(1)),
+        dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=None),
     ],
     also=[sinks_at_minus_infinity_are_plain_attention],
 )
