@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from byhand.checks import at_least_rank
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
 from numpy_impl.layers.block import Block
@@ -79,6 +80,7 @@ class T5(_EncoderDecoder):
     def encode(self, source: NDArray, *, source_mask: NDArray | None = None, noise: Noise | None = None,
                run: Run = "keep") -> tuple[NDArray, Callable | None]:
         """source (..., S), source_mask (..., S), True = a token -> context (..., S, D); backward: dcontext -> grads (none in inference)."""
+        at_least_rank("T5", 1, source=source)
         x, embed_backward = self._embed(source, at(noise, "source"))
         mask = self._for_keys(source_mask, source.shape)
         s = source.shape[-1]
@@ -100,6 +102,7 @@ class T5(_EncoderDecoder):
 
         There is no backward in inference.
         """
+        at_least_rank("T5", 1, target=target)
         x, embed_backward = self._embed(target, at(noise, "target"))
         mask = self._for_keys(source_mask, context.shape[:-1])
         scale = 1 / math.sqrt(self.config.d_model) if self.config.tied else 1.0

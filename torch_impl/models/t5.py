@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from byhand.checks import at_least_rank
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
 from torch_impl.layers.block import Block
@@ -58,6 +59,7 @@ class T5(_EncoderDecoder):
     def encode(self, source: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """source (..., S), source_mask (..., S), True = a token -> context (..., S, D)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
+            at_least_rank("T5", 1, source=source)
             x = self._embed(source, at(noise, "source"))
             mask = self._for_keys(source_mask, tuple(source.shape))
             s = source.shape[-1]
@@ -69,6 +71,7 @@ class T5(_EncoderDecoder):
                run: Run = "keep") -> Tensor:
         """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
+            at_least_rank("T5", 1, target=target)
             x = self._embed(target, at(noise, "target"))
             mask = self._for_keys(source_mask, tuple(context.shape[:-1]))
             t = target.shape[-1]

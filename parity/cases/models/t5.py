@@ -33,6 +33,8 @@ _TINY = T5Config(5, 4, 2, 1, 1, head_width=3, buckets=4, max_distance=3)
     fill={"proj.weight": array(scale=0.2, hostile=False), "positions": array(scale=0.5, hostile=False),
           "tokens.weight": array(hostile=False), **{f"norm{end}.weight": array(low=0.5, high=1.5) for end in ("", "1", "2", "_cross")}},
     refuses=[
+        dict(init=dict(config=_TINY), call=dict(source=ids(below=5), target=ids(3, below=5))),
+        dict(init=dict(config=_TINY), call=dict(source=ids(3, below=5), target=ids(below=5))),
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=9, at_least=5), target=ids(2, 3, below=5))),
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=5), target=ids(2, 3, below=9, at_least=5))),
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=5), target=ids(3, 3, below=5))),
