@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import at_least_rank, demand, exact_rank, floats, same_shape
+from byhand.checks import at_least_rank, booleans, broadcastable, demand, exact_rank, floats, in_range, positive, same_shape
 from byhand.noise import Noise
 from numpy_impl.attention.grouped_query import multi_query_attention
 
@@ -86,6 +86,7 @@ def latent_attention(
     exact_rank(who, 3, weight_v=weight_v)
     *lead, h, t, e = query.shape
     s, r = latent.shape[-2:]
+    demand(who, h > 0, "query with at least one head", query=query)
     same_shape(who, (*lead, s, r), latent=latent)
     same_shape(who, (h, e, r), weight_k=weight_k)
     same_shape(who, (h, weight_v.shape[1], r), weight_v=weight_v)
@@ -94,7 +95,13 @@ def latent_attention(
     p = 0 if key_rope is None else key_rope.shape[-1]
     same_shape(who, (*lead, h, t, p), query_rope=query_rope)
     same_shape(who, (*lead, s, p), key_rope=key_rope)
+    booleans(who, mask=mask)
+    broadcastable(who, (*lead, h, t, s), mask=mask)
     scale = 1 / math.sqrt(max(e + p, 1)) if scale is None else scale
+    in_range(who, -1e30, 1e30, scale=scale)
+    if soft_cap is not None:
+        positive(who, soft_cap=soft_cap)
+    in_range(who, 0, 1, dropout=dropout)
 
     queries, keys = query @ weight_k, latent                                # (..., H, T, R), (..., S, R)
     if query_rope is not None:                                              # a ‖ b times c ‖ d is a · c + b · d
