@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import at_least_rank, floats, in_range, positive, same_shape, size
+from byhand.checks import at_least_rank, demand, floats, in_range, positive, same_shape, size
 from byhand.noise import Noise
 from numpy_impl.attention.scaled_dot_product import _cap, _softmax_in_place
 from numpy_impl.ops.random_bits import random_bits
@@ -94,6 +94,7 @@ def block_attention(
     same_shape(who, (*lead, s, e), key=key)
     same_shape(who, (*lead, s, w), value=value)
     size(who, block=block)
+    _drawable(who, seed, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
     scale = 1 / math.sqrt(max(e, 1)) if scale is None else scale
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:
@@ -171,7 +172,9 @@ def block_pattern(
            [1, 1, 0, 1, 0],
            [1, 1, 0, 0, 1]])
     """
-    size("block_pattern", at_least=0, blocks=blocks, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
+    who = "block_pattern"
+    size(who, at_least=0, blocks=blocks)
+    _drawable(who, seed, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
     i, j = np.arange(blocks)[:, None], np.arange(blocks)
     pattern = (i < global_blocks) | (j < global_blocks) | (abs(i - j) <= window_blocks)
     # The words are laid around the corner (0, 0) in shells, as the rings of a tree: shell m holds the pairs whose larger number is m.
@@ -184,6 +187,13 @@ def block_pattern(
     order = np.argsort(np.where(pattern | future, np.inf, words), 1, kind="stable")     # inf: drawn only where nothing else is left
     np.put_along_axis(pattern, order[:, :random_blocks], True, 1)
     return pattern & ~future
+
+
+def _drawable(who: str, seed: int, **counts: int) -> None:
+    """Raise what block_attention and block_pattern must: counts of blocks that are counts, and a seed."""
+    size(who, at_least=0, **counts)
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    demand(who, whole and 0 <= seed < 2**64, "seed as an integer in [0, 2^64)", seed=seed)
 
 
 def _pieces(t: int, s: int, block: int, pattern: NDArray) -> Iterator[tuple[slice, NDArray, NDArray]]:

@@ -47,6 +47,7 @@ def block_attention(
     same_shape(who, (*lead, s, e), key=key)
     same_shape(who, (*lead, s, w), value=value)
     size(who, block=block)
+    _drawable(who, seed, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
     scale = 1 / math.sqrt(max(e, 1)) if scale is None else scale
     in_range(who, -1e30, 1e30, scale=scale)
     if soft_cap is not None:
@@ -99,7 +100,9 @@ def block_pattern(
     -> (blocks, blocks) booleans, NumPy's, bit by bit. Drawn are the `random_blocks` blocks with the smallest words of random bits among
     those that i does not see otherwise; if causal, j ≤ i besides, and the pattern of fewer blocks is a corner of that of more.
     """
-    size("block_pattern", at_least=0, blocks=blocks, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
+    who = "block_pattern"
+    size(who, at_least=0, blocks=blocks)
+    _drawable(who, seed, global_blocks=global_blocks, window_blocks=window_blocks, random_blocks=random_blocks)
     j = torch.arange(blocks, device=device)
     i = j[:, None]
     pattern = (i < global_blocks) | (j < global_blocks) | ((i - j).abs() <= window_blocks)
@@ -108,6 +111,13 @@ def block_pattern(
     future = (i < j) & causal
     order = words.masked_fill(pattern | future, math.inf).argsort(dim=1, stable=True)
     return pattern.scatter(1, order[:, :random_blocks], True) & ~future
+
+
+def _drawable(who: str, seed: int, **counts: int) -> None:
+    """Raise what block_attention and block_pattern must: counts of blocks that are counts, and a seed."""
+    size(who, at_least=0, **counts)
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    demand(who, whole and 0 <= seed < 2**64, "seed as an integer in [0, 2^64)", seed=seed)
 
 
 def _blocks(x: Tensor, before: int, n: int, block: int) -> Tensor:

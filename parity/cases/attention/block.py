@@ -77,6 +77,9 @@ _SEED = one_of(0, 1, 2**64 - 1, integer(0, 10**6))
         _X | dict(window_blocks=-1),
         _X | dict(random_blocks=-1),
         _X | dict(seed=-1),
+        _X | dict(seed=2**64),
+        _X | dict(seed=True),
+        _X | dict(seed=1.0),
         _X | dict(scale=float("nan")),
         _X | dict(scale=2e30),
         _X | dict(soft_cap=0.0),
@@ -118,6 +121,7 @@ def block_attention(draw):
         dict(blocks=2, random_blocks=True),
         dict(blocks=2, seed=-1),
         dict(blocks=2, seed=2**64),
+        dict(blocks=2, seed=True),
     ],
     also=[has_the_blocks_that_it_should],
 )
