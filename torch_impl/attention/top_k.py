@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from byhand.checks import at_least_rank, booleans, broadcastable, floats, in_range, positive, same_shape, size
+from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, floats, in_range, positive, same_shape, size
 from byhand.noise import Noise
 from torch_impl.attention.attention_weights import attention_weights
 from torch_impl.attention.scaled_dot_product import Kernel, scaled_dot_product
@@ -49,6 +49,9 @@ def top_k_attention(
     if soft_cap is not None:
         positive(who, soft_cap=soft_cap)
     in_range(who, 0, 1, dropout=dropout)
+    choice(who, ("auto", "math", "sdpa"), kernel=kernel)
+    fits = soft_cap is None and (noise is None or dropout == 0)
+    demand(who, fits or kernel != "sdpa", "kernel 'math' or 'auto' with a soft cap or dropout", kernel=kernel)
 
     if k < s:
         with torch.no_grad():
