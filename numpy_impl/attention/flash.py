@@ -50,6 +50,7 @@ from numpy_impl.ops.random_bits import random_bits
 
 Window = tuple[int | None, int | None]
 
+_TILE = 64, 120     # queries and keys: products of up to a million terms (64 · 120 · 128) are multiplied where they lie, unpacked
 _CALM = 20.0        # between exp(−20) and exp(20), sums and products neither overflow nor lose their small terms
 _FAR = 1 << 40      # further than any key
 
@@ -112,8 +113,8 @@ def flash_attention(
     return _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, dropout, noise, tile)
 
 
-def _checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, dropout, tile) -> tuple[float, tuple[int, ...] | None]:
-    """Raise what flash_attention and flash_attention_varlen must; scale with its default filled in, tile as two numbers."""
+def _checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, dropout, tile) -> tuple[float, tuple[int, ...]]:
+    """Raise what flash_attention and flash_attention_varlen must; scale and tile with their defaults filled in."""
     floats(who, query=query, key=key, value=value)
     at_least_rank(who, 2, query=query, key=key, value=value)
     *lead, _, e = query.shape
@@ -130,7 +131,7 @@ def _checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, drop
         at_least_rank(who, 3, query=query)
         same_shape(who, lead[-1:], alibi_slopes=alibi_slopes)
     in_range(who, 0, 1, dropout=dropout)
-    return float(scale), None if tile is None else per_axis(who, 2, tile=tile)
+    return float(scale), _TILE if tile is None else per_axis(who, 2, tile=tile)
 
 
 def _sight(place: NDArray, start: int | NDArray, stop: int | NDArray, causal: bool, window: Window) -> tuple[NDArray, NDArray]:
@@ -233,12 +234,10 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
     return y.reshape(*lead, t, w), backward
 
 
-def _strips(n: int, s: int, low: NDArray, high: NDArray, tile: tuple[int, ...] | None) -> Iterator[tuple[slice, slice, list[slice]]]:
+def _strips(n: int, s: int, low: NDArray, high: NDArray, tile: tuple[int, ...]) -> Iterator[tuple[slice, slice, list[slice]]]:
     """(heads, queries, tiles of keys): every tile in which some query sees some key; what nobody sees is left out."""
     t = len(low)
-    # BLAS multiplies up to a million terms (64 · 120 · 128) where they lie, without packing them. A few heads alone need taller tiles to
-    # be worth the calls.
-    rows, columns = tile or (128 if n <= 4 and t >= 1024 else 64, 120)
+    rows, columns = tile
     for piece in blocks(n, min(rows, t) * min(columns, s) // 2):       # as many heads as the cache holds
         heads = slice(piece.start, min(piece.stop, n))
         for start in range(0, t, rows):

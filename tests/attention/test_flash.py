@@ -84,5 +84,6 @@ def test_what_is_hidden_does_not_reach_the_output():
         assert np.isnan(poisoned[..., -1, :]).all()
         later[..., 250:, :] = 0
     key[..., 280:, :] = np.inf                                            # in a tile that others share, a key is hidden as well
-    y, _ = flash_attention(query, key, value, causal=True, tile=(100, 300))
+    with np.errstate(invalid="ignore"):
+        y, _ = flash_attention(query, key, value, causal=True, tile=(100, 300))
     assert np.isfinite(y[..., :80, :]).all()
