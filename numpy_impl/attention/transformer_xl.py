@@ -36,8 +36,8 @@ def transformer_xl_attention(
     query : (..., T, E)          float32 or float64
     key : (..., S, E)            the same leading axes as query; S > T where keys of earlier segments are remembered
     value : (..., S, W)          the same leading axes, and a width of its own
-    position_key : (..., L, E)   row j is r_d of the distance d = S − 1 − j. L = S + T − 1, down to d = 1 − T; if causal, S rows are
-                                 enough, down to d = 0. Leading axes may broadcast: (H, L, E) serves a whole batch
+    position_key : (..., L, E)   row j is r_d of the distance d = S − 1 − j. L = S + max(T, 1) − 1, down to d = 1 − T; if causal, S
+                                 rows are enough, down to d = 0. Leading axes may broadcast: (H, L, E) serves a whole batch
     content_bias : (..., E)      u; leading axes may broadcast to those of query: (H, E)
     position_bias : (..., E)     v, likewise
     mask : (..., T, S) bool      True = may see; may broadcast
@@ -75,7 +75,8 @@ def transformer_xl_attention(
     same_shape(who, (*lead, s, e), key=key)
     same_shape(who, (*lead, s, value.shape[-1]), value=value)
     every = distances == s + max(t, 1) - 1 or (causal and distances == s)
-    demand(who, every, "a position_key for each of S + T − 1 distances, or of S if causal", position_key=position_key, query=query, key=key)
+    needs = "a position_key for each of S + max(T, 1) − 1 distances, or of S if causal"
+    demand(who, every, needs, position_key=position_key, query=query, key=key)
     demand(who, position_key.shape[-1] == e, "query and position_key of one width", query=query, position_key=position_key)
     broadcastable(who, (*lead, distances, e), position_key=position_key)
     at_least_rank(who, 1, content_bias=content_bias, position_bias=position_bias)
