@@ -148,7 +148,8 @@ def strided_attention(
 
 def _pieces(t: int, s: int, stride: int, local: int, reach: int | None, causal: bool) -> Iterator[tuple[slice, slice, NDArray]]:
     """Pieces of the table in which everything seen lies once: (query rows, key columns, what of it is hidden), first near, then far."""
-    far = max(t, s) if reach is None else reach
+    longest = max(t, s)                                          # further than that, there is nothing
+    local, far = min(local, longest), longest if reach is None else min(reach, longest)
     for step, nearest, furthest in ((1, 0, local), (stride, local + 1, far)):
         for first in range(min(step, t)):                        # the queries first, first + step, … are a class
             places = np.arange(first + s - t, s, step)[:, None]

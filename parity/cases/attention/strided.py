@@ -39,6 +39,16 @@ def reads_no_key_beyond_a_strip_and_a_class(side, query, key, value, *, stride, 
     yield "the first query", got[..., 0, :], y[..., 0, :]
 
 
+def further_than_all_is_no_limit(side, query, key, value, *, stride, local=0, reach=None, **options):
+    """A reach beyond what 64 bits hold is as good as none, and so beyond the last key is every width of the band."""
+    attention = functools.partial(side.get("attention.strided_attention"), query, key, value, **options)
+    far = 2**70
+    pairs = (dict(local=local, reach=far), dict(local=local)), (dict(local=far), dict(local=query.shape[-2] + key.shape[-2]))
+    for got, want in pairs:
+        got, want = (attention(stride=stride, **x) for x in (got, want))
+        yield "y", *((got[0], want[0]) if side.name == "numpy" else (got, want))
+
+
 _X = dict(query=array(3, 4), key=array(3, 4), value=array(3, 4))
 
 
@@ -58,7 +68,7 @@ _X = dict(query=array(3, 4), key=array(3, 4), value=array(3, 4))
         _X | dict(stride=2, scale=2e30),
         _X | dict(stride=2, soft_cap=0.0),
     ],
-    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_key_beyond_a_strip_and_a_class],
+    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_key_beyond_a_strip_and_a_class, further_than_all_is_no_limit],
 )
 def strided_attention(draw):
     lead, w = draw(dims(0, 2)), draw(size(0, 5))
