@@ -136,7 +136,7 @@ def _checked(who, query, key, value, window, scale, soft_cap, alibi_slopes, drop
 
 def _sight(place: NDArray, start: int | NDArray, stop: int | NDArray, causal: bool, window: Window) -> tuple[NDArray, NDArray]:
     """(low, high): the query at `place` among the keys from `start` to `stop` sees the keys low ≤ j < high. All are (T,) and never fall."""
-    left, right = (_FAR if reach is None else reach for reach in window)
+    left, right = (_FAR if reach is None else min(reach, _FAR) for reach in window)
     right = 0 if causal else right
     return np.clip(place - left, start, stop), np.clip(place + right + 1, start, stop)
 

@@ -97,7 +97,7 @@ def checked(
 
 def sight(place: Tensor, start: int | Tensor, stop: int | Tensor, causal: bool, window: Window) -> tuple[Tensor, Tensor]:
     """(low, high): the query at `place` among the keys from `start` to `stop` sees the keys low ≤ j < high."""
-    left, right = (_FAR if reach is None else reach for reach in window)
+    left, right = (_FAR if reach is None else min(reach, _FAR) for reach in window)
     right = 0 if causal else right
     return (place - left).clamp(start, stop), (place + right + 1).clamp(start, stop)
 

@@ -51,7 +51,7 @@ def flash_attention(
     call = Call(query, key, value, place, low, high, False, causal, tuple(window), scale, soft_cap, alibi_slopes, dropout, noise)
     match choose(who, kernel, call):
         case "flash_attn":  # pragma: no cuda
-            left, right = (-1 if reach is None else int(reach) for reach in window)
+            left, right = (-1 if reach is None else min(int(reach), query.shape[-2] + key.shape[-2]) for reach in window)
             y = flash_attn("flash_attn_func")(
                 *map(to_flash_attn, (query, key, value)), causal=causal, window_size=(left, right), **flash_attn_options(call)
             )

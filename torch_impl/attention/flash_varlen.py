@@ -57,7 +57,7 @@ def flash_attention_varlen(
     call = Call(query, key, value, place, low, high, True, causal, tuple(window), scale, soft_cap, alibi_slopes, dropout, noise)
     match choose(who, kernel, call):
         case "flash_attn":  # pragma: no cuda
-            left, right = (-1 if reach is None else int(reach) for reach in window)
+            left, right = (-1 if reach is None else min(int(reach), query.shape[-2] + key.shape[-2]) for reach in window)
             # (..., T, E) -> (T, heads, E): leading axes are heads to a kernel that knows packed sequences but no batch.
             flat = [x.reshape(-1, *x.shape[-2:]).transpose(0, 1) for x in (query, key, value)]
             options = flash_attn_options(call)

@@ -60,7 +60,7 @@ def equals_plain_attention(side, query, key, value, causal=False, window=(None, 
 
 
 def extremes(side, **_):
-    """Scores beyond what exp can take, whatever makes them large; and tiles that begin beyond what their first query sees."""
+    """Scores beyond what exp can take, whatever makes them large; tiles that begin beyond what their first query sees; endless windows."""
     rng = np.random.default_rng(0)
     query, key, value = (rng.standard_normal((2, n, 3)) for n in (9, 6, 6))
     for long_query, long_key, scale, steep in ((1e3, 1, 1.0, None), (1, 1e3, 1.0, None), (1, 1, 1e3, None), (1, 1, 1.0, 1e3)):
@@ -69,6 +69,7 @@ def extremes(side, **_):
         yield from equals_plain_attention(side, q, k, v, scale=scale, alibi_slopes=slopes, tile=(4, 2))
     q, k, v = map(side.array, (query[:, 3:], key, value))
     yield from equals_plain_attention(side, q, k, v, causal=True, tile=(4, 2))
+    yield from equals_plain_attention(side, q, k, v, window=(2**70, 2**70))
 
 
 def equal(side, name, query, key, value, bias, mask, causal, given, options):
