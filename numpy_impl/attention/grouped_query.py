@@ -55,6 +55,7 @@ def grouped_query_attention(
 
     Examples
     --------
+    >>> import numpy as np
     >>> query, key, value = np.zeros((4, 1, 2)), np.ones((2, 3, 2)), np.ones((2, 3, 1)) * np.array([[[5.0]], [[7.0]]])
     >>> y, backward = grouped_query_attention(query, key, value)
     >>> y.ravel()
@@ -115,6 +116,7 @@ def multi_query_attention(
 
     Examples
     --------
+    >>> import numpy as np
     >>> query, key, value = np.zeros((4, 1, 2)), np.ones((3, 2)), np.array([[1.0], [2.0], [6.0]])
     >>> y, backward = multi_query_attention(query, key, value)
     >>> y.ravel()

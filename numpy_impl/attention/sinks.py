@@ -57,6 +57,7 @@ def sink_attention(
 
     Examples
     --------
+    >>> import numpy as np
     >>> query, key, value = np.zeros((1, 1, 2)), np.zeros((1, 3, 2)), np.ones((1, 3, 1))
     >>> y, backward = sink_attention(query, key, value, np.array([0.0]))    # three keys and a sink, all of one score
     >>> y.ravel()

@@ -173,7 +173,7 @@ class GroupedQueryAttention(Module):
 
 def _band(t: int, left: int | None, right: int | None) -> NDArray:
     """(T, T) booleans: key s lies in the window of query t, t − left ≤ s ≤ t + right."""
-    left, right = t if left is None else left, t if right is None else right
+    left, right = (t if reach is None else min(reach, t) for reach in (left, right))
     return np.tri(t, k=right, dtype=bool) & ~np.tri(t, k=-left - 1, dtype=bool)
 
 

@@ -90,5 +90,5 @@ class GroupedQueryAttention(nn.Module):
 
 def _band(t: int, left: int | None, right: int | None, device: torch.device) -> Tensor:
     """(T, T) booleans: key s lies in the window of query t, t − left ≤ s ≤ t + right."""
-    left, right = t if left is None else left, t if right is None else right
+    left, right = (t if reach is None else min(reach, t) for reach in (left, right))
     return torch.ones(t, t, dtype=torch.bool, device=device).tril(right).triu(-left)
