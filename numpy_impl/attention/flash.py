@@ -50,7 +50,7 @@ from numpy_impl.ops.random_bits import random_bits
 
 Window = tuple[int | None, int | None]
 
-_TILE = 64, 120     # queries and keys: products of up to a million terms (64 · 120 · 128) are multiplied where they lie, unpacked
+_TILE = 96, 128     # queries and keys: products of up to a million terms (96 · 128 · 64) are multiplied where they lie, unpacked
 _CALM = 20.0        # between exp(−20) and exp(20), sums and products neither overflow nor lose their small terms
 _FAR = 1 << 40      # further than any key
 

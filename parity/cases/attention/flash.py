@@ -98,8 +98,8 @@ _HIDDEN = "keys that no query of the tile sees are looked at once more, and hidd
     fixed={"alibi_slopes": "the slopes of ALiBi are constants"},
     also=[equals_plain_attention, extremes],
     equivalent={
-        "_TILE = (64, 120) -> _TILE = (65, 120)": _SPEED,
-        "_TILE = (64, 120) -> _TILE = (64, 121)": _SPEED,
+        "_TILE = (96, 128) -> _TILE = (97, 128)": _SPEED,
+        "_TILE = (96, 128) -> _TILE = (96, 129)": _SPEED,
         "min(rows, t) * min(columns, s) // 2 -> min(rows, t) * min(columns, s) % 2": _SPEED,
         "min(rows, t) * min(columns, s) // 2 -> min(rows, t) * min(columns, s) // 3": _SPEED,
         "min(rows, t) * min(columns, s) -> min(columns, s)": _SPEED,
@@ -150,5 +150,5 @@ def flash_attention(draw):
     lead, t, s, e, w = sizes(draw)
     given = options(draw)
     if not draw.ordinary and not draw.edges and draw(flag()):  # several tiles of the default size, several pieces of the heads
-        lead, (t, s), given["tile"] = draw(one_of((3, 3), (9,))), draw(one_of((130, 130), (70, 200), (140, 66))), None
+        lead, (t, s), given["tile"] = draw(one_of((3, 3), (9,))), draw(one_of((130, 130), (100, 200), (140, 99))), None
     return values(draw, lead, t, s, e, w) | given
