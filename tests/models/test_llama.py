@@ -221,7 +221,7 @@ def test_the_presets_have_the_published_sizes(name, parameters):
         ours, theirs = TorchLlama(config), theirs(theirs.config_class(**values))
     assert sum(p.numel() for p in ours.parameters()) == parameters
     shapes = {name: tuple(value.shape) for name, value in ours.state_dict().items()}
-    named = llama_from_hugging_face({name: np.empty(value.shape, "?") if "embed" in name or "lm_head" in name else value
+    named = llama_from_hugging_face({name: np.zeros(value.shape, "?") if "embed" in name or "lm_head" in name else value
                                      for name, value in theirs.state_dict().items()}, config)
     assert {name: tuple(value.shape) for name, value in named.items()} == shapes
 
