@@ -65,7 +65,7 @@ def attention_maps(model: Module, *inputs: Any, **options: Any) -> list[Attentio
         demand("attention_maps", len(lead) > 1 and lead[0] == 1, "a batch of one sequence", weights=weights)
         layer = where[-1] or type(model).__name__
         summed = _sum(weights, value)
-        if summed is None or not np.allclose(summed, y, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(y).max(initial=0)))):
+        if summed is None or not np.allclose(summed, y, rtol=0, atol=1e-5 * max(1.0, float(np.abs(y).max(initial=0)))):
             raise ValueError(f"attention_maps needs layers whose output is a weighted sum of their values; {layer} is none")
         maps.append(AttentionMap(layer, weights.reshape(-1, t, s)))
 

@@ -59,7 +59,7 @@ def test_a_row_weighs_the_keys_that_it_sees(choices, sees):
     for entry in attention_maps(model, IDS):
         assert entry.weights.shape == (3, 10, 10)
         assert np.array_equal(entry.weights > 0, np.broadcast_to(np.fromfunction(sees, (10, 10)), (3, 10, 10)))
-        np.testing.assert_allclose(entry.weights.sum(-1), 1, atol=1e-4)
+        np.testing.assert_allclose(entry.weights.sum(-1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 3])
