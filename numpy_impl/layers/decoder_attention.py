@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.configs.decoder import DROPPING, attention_options
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.attention.linear_attention import linear_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.attention.sliding_window import sliding_window_attention
@@ -75,15 +75,15 @@ class DecoderAttention(Module):
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads."""
         at_least_rank("DecoderAttention", 2, x=x)
         t = x.shape[-2]
-        q, q_backward = self.q_proj.forward(x)                          # (..., T, D)
-        k, k_backward = self.k_proj.forward(x)
-        v, v_backward = self.v_proj.forward(x)
+        q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, D)
+        k, k_backward = self.k_proj.forward(x, noise=at(noise, "k_proj"))
+        v, v_backward = self.v_proj.forward(x, noise=at(noise, "v_proj"))
         turn = self._rotation(x)
         q, turn_q_backward = turn(self._split(q))                       # (..., H, T, D/H)
         k, turn_k_backward = turn(self._split(k))
         bias, bias_backward = self._bias(t, x.dtype)                    # (H, T, T), or None
         heads, heads_backward = self._attend(q, k, self._split(v), bias, noise)
-        y, o_backward = self.o_proj.forward(_merge(heads))
+        y, o_backward = self.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)

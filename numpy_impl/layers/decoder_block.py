@@ -76,7 +76,7 @@ class DecoderBlock(Module):
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads."""
         attend = partial(self.attn.forward, noise=at(noise, "attn"))
         mid, mid_backward = self._residual(x, attend, self.norm1, at(noise, "dropout1"))
-        y, y_backward = self._residual(mid, self.mlp.forward, self.norm2, at(noise, "dropout2"))
+        y, y_backward = self._residual(mid, partial(self.mlp.forward, noise=at(noise, "mlp")), self.norm2, at(noise, "dropout2"))
 
         def backward(dy):
             dmid, dmlp, dnorm2 = y_backward(dy)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import demand, size
+from byhand.noise import Noise
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.embedding import embedding
 
@@ -43,7 +44,9 @@ class Embedding(Module):
         if padding_idx is not None:
             self.weight[padding_idx] = 0
 
-    def forward(self, ids: NDArray) -> tuple[NDArray, Callable]:
-        """ids (...) integers -> y (..., D); backward: dy -> grads."""
+    def forward(self, ids: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """ids (...) integers -> y (..., D); backward: dy -> grads. A plain table has no use for `noise`; an adapter in its place has."""
         y, embedding_backward = embedding(self.weight, ids=ids, padding_idx=self.padding_idx)
+        if not self.trains("weight"):
+            return y, lambda dy: self.grads()
         return y, lambda dy: self.grads(weight=embedding_backward(dy))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.dropout import dropout
@@ -53,10 +53,10 @@ class FeedForward(Module):
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., D) -> y (..., D); backward: dy -> dx, grads."""
-        h, up_backward = self.up_proj.forward(x)                        # (..., F)
+        h, up_backward = self.up_proj.forward(x, noise=at(noise, "up_proj"))    # (..., F)
         h, activation_backward = ACTIVATIONS[self.activation](h)
         h, dropout_backward = dropout(h, p=self.dropout, noise=noise)
-        y, down_backward = self.down_proj.forward(h)
+        y, down_backward = self.down_proj.forward(h, noise=at(noise, "down_proj"))
 
         def backward(dy):
             dh, ddown_proj = down_backward(dy)

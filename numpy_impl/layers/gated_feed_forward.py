@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.dropout import dropout
@@ -51,11 +51,11 @@ class GatedFeedForward(Module):
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., D) -> y (..., D); backward: dy -> dx, grads."""
-        gate, gate_backward = self.gate_proj.forward(x)                 # (..., F)
-        up, up_backward = self.up_proj.forward(x)                       # (..., F)
+        gate, gate_backward = self.gate_proj.forward(x, noise=at(noise, "gate_proj"))  # (..., F)
+        up, up_backward = self.up_proj.forward(x, noise=at(noise, "up_proj"))   # (..., F)
         h, gated_backward = GATES[self.activation](gate, up)
         h, dropout_backward = dropout(h, p=self.dropout, noise=noise)
-        y, down_backward = self.down_proj.forward(h)
+        y, down_backward = self.down_proj.forward(h, noise=at(noise, "down_proj"))
 
         def backward(dy):
             dh, ddown_proj = down_backward(dy)

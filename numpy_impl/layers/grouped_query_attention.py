@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand import checks
 from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, positive, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.attention.grouped_query import grouped_query_attention
 from numpy_impl.attention.sinks import sink_attention
 from numpy_impl.attention.sliding_window import sliding_window_attention
@@ -97,9 +97,9 @@ class GroupedQueryAttention(Module):
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
         broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
-        q, q_backward = self.q_proj.forward(x)                          # (..., T, H · E)
-        k, k_backward = self.k_proj.forward(x)                          # (..., T, K · E)
-        v, v_backward = self.v_proj.forward(x)
+        q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
+        k, k_backward = self.k_proj.forward(x, noise=at(noise, "k_proj"))       # (..., T, K · E)
+        v, v_backward = self.v_proj.forward(x, noise=at(noise, "v_proj"))
         q, k, v = self._split(q), self._split(k), self._split(v)        # (..., T, H or K, E)
         if self.q_norm is not None:
             (q, k), norm_backward = qk_norm(q, k, self.q_norm.weight, self.k_norm.weight, eps=self.eps)
@@ -110,7 +110,7 @@ class GroupedQueryAttention(Module):
             q, turn_q_backward = turn(q, cos=cos, sin=sin)
             k, turn_k_backward = turn(k, cos=cos, sin=sin)
         heads, heads_backward = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)      # (..., H, T, E)
-        y, o_backward = self.o_proj.forward(_side_by_side(heads.swapaxes(-2, -3)))
+        y, o_backward = self.o_proj.forward(_side_by_side(heads.swapaxes(-2, -3)), noise=at(noise, "o_proj"))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import at_least_rank, demand, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.attention.latent import latent_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.layers.linear import Linear
@@ -95,7 +95,7 @@ class MultiHeadLatentAttention(Module):
         e, c = self.head_width, self.kv_rank
         q, q_backward = self._query(x)                                  # (..., T, H · (E + R))
         q = _split(q, self.n_heads)                                     # (..., H, T, E + R)
-        down, kv_a_backward = self.kv_a_proj.forward(x)                 # (..., T, C + R)
+        down, kv_a_backward = self.kv_a_proj.forward(x, noise=at(noise, "kv_a_proj"))  # (..., T, C + R)
         latent, norm_backward = self.kv_a_norm.forward(down[..., :c])   # (..., T, C)
         q_turned, turn_q_backward = self._turn(q[..., e:], rotary)
         k_turned, turn_k_backward = self._turn(down[..., None, :, c:], rotary)              # (..., 1, T, R): one for all heads
@@ -104,7 +104,7 @@ class MultiHeadLatentAttention(Module):
             q[..., :e], q_turned, latent, k_turned[..., 0, :, :],
             mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise,
         )
-        y, o_backward = self.o_proj.forward(_merge(heads))
+        y, o_backward = self.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)
@@ -126,7 +126,7 @@ class MultiHeadLatentAttention(Module):
         backward: dheads -> dq, dq_turned, dlatent, dk_turned, and the gradients of kv_b_proj.
         """
         e = self.head_width
-        up, kv_b_backward = self.kv_b_proj.forward(latent)
+        up, kv_b_backward = self.kv_b_proj.forward(latent, noise=at(noise, "kv_b_proj"))
         up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
         query = np.concatenate([q, q_turned], -1)
         key = np.concatenate([up[..., :e], np.broadcast_to(k_turned[..., None, :, :], q_turned.shape)], -1)
@@ -156,7 +156,7 @@ class MultiHeadLatentAttention(Module):
     def _query(self, x: NDArray) -> tuple[NDArray, Callable]:
         """x -> queries (..., T, H · (E + R)), at once or through a latent; backward: dq -> dx, grads."""
         if self.q_proj is not None:
-            q, q_backward = self.q_proj.forward(x)
+            q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))
 
             def backward_at_once(dq):
                 dx, dq_proj = q_backward(dq)
@@ -164,9 +164,9 @@ class MultiHeadLatentAttention(Module):
 
             return q, backward_at_once
 
-        down, a_backward = self.q_a_proj.forward(x)
+        down, a_backward = self.q_a_proj.forward(x, noise=at(noise, "q_a_proj"))
         latent, norm_backward = self.q_a_norm.forward(down)
-        q, b_backward = self.q_b_proj.forward(latent)
+        q, b_backward = self.q_b_proj.forward(latent, noise=at(noise, "q_b_proj"))
 
         def backward(dq) -> tuple[NDArray, Grads]:
             dlatent, dq_b_proj = b_backward(dq)

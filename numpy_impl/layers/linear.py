@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import size
+from byhand.noise import Noise
 from numpy_impl.layers.module import Module
-from numpy_impl.ops.linear import linear
+from numpy_impl.ops.linear import frozen_linear, linear
 
 
 class Linear(Module):
@@ -44,8 +45,17 @@ class Linear(Module):
         self.weight = start(out_features, in_features)
         self.bias = start(out_features) if bias else None
 
-    def forward(self, x: NDArray) -> tuple[NDArray, Callable]:
-        """x (..., in) -> y (..., out); backward: dy -> dx, grads."""
+    def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """x (..., in) -> y (..., out); backward: dy -> dx, grads. A plain layer has no use for `noise`; an adapter in its place has."""
+        if not self.trains("weight"):
+            y, frozen_backward = frozen_linear(x, self.bias, weight=self.weight)
+
+            def backward_to_x(dy):
+                dx, dbias = frozen_backward(dy)
+                return dx, self.grads(bias=dbias)
+
+            return y, backward_to_x
+
         y, linear_backward = linear(x, self.weight, self.bias)
 
         def backward(dy):

@@ -73,7 +73,7 @@ class LlamaBlock(Module):
         h, dropout1_backward = dropout(h, p=self.dropout, noise=at(noise, "dropout1"))
         mid = x + h
         h, norm2_backward = self.norm2.forward(mid)
-        h, mlp_backward = self.mlp.forward(h)
+        h, mlp_backward = self.mlp.forward(h, noise=at(noise, "mlp"))
         h, dropout2_backward = dropout(h, p=self.dropout, noise=at(noise, "dropout2"))
 
         def backward(dy):

@@ -13,7 +13,7 @@ Grads = dict[str, Any]  # name -> gradient array, or the Grads of a child
 class Module:
     """A layer: `forward(*inputs) -> (y, backward)`, and `backward(*cotangents) -> (*dinputs, grads)`.
 
-    Parameters are NumPy arrays on plain attributes; children are modules on plain attributes, or lists of modules. Nothing is
+    Parameters are NumPy arrays on plain attributes; children are modules on plain attributes, or lists or dicts of modules. Nothing is
     registered: `state_dict` walks the attributes in the order in which they were set. An attribute named in the class attribute
     `buffers` is state that is saved but not trained.
 
@@ -51,8 +51,39 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list):
-                yield from ((f"{name}.{i}", child) for i, child in enumerate(value) if isinstance(child, Module))
+            elif isinstance(value, (list, dict)):
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from ((f"{name}.{key}", child) for key, child in items if isinstance(child, Module))
+
+    def modules(self) -> Iterator[tuple[str, "Module"]]:
+        """(dotted name, module) of everything below this module, parents before their children."""
+        for name, child in self.children():
+            yield name, child
+            yield from ((f"{name}.{inner}", module) for inner, module in child.modules())
+
+    def replace_child(self, name: str, module: "Module") -> None:
+        """Put `module` in the place of the one with this dotted name: an adapter around a projection, say.
+
+        Raises
+        ------
+        ValueError   if there is none of that name
+        """
+        for own, child in self.children():
+            if own == name:
+                return self._place(name, module)
+            if name.startswith(own + "."):
+                return child.replace_child(name[len(own) + 1 :], module)
+        raise ValueError(f"{type(self).__name__}.replace_child needs the name of a module below it; got {name!r}")
+
+    def _place(self, name: str, module: "Module") -> None:
+        attribute, _, key = name.partition(".")
+        holder = vars(self)[attribute]
+        if isinstance(holder, dict):
+            holder[key] = module
+        elif isinstance(holder, list):
+            holder[int(key)] = module
+        else:
+            setattr(self, name, module)
 
     def state_dict(self) -> dict[str, NDArray]:
         """Every array by its dotted name: parameters, frozen parameters and buffers. The live arrays, not copies."""
@@ -80,7 +111,7 @@ class Module:
 
     def parameters(self) -> dict[str, NDArray]:
         """The trainable arrays by dotted name: exactly the keys of the flattened `grads`."""
-        own = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray) and self._trains(name)}
+        own = {name: value for name, value in vars(self).items() if self.trains(name)}
         for prefix, child in self.children():
             own |= {f"{prefix}.{name}": value for name, value in child.parameters().items()}
         return own
@@ -95,10 +126,12 @@ class Module:
 
     def grads(self, **grads: NDArray | None) -> Grads:
         """This layer's own gradients: those of absent (None), frozen and buffer arrays are left out."""
-        return {name: grad for name, grad in grads.items() if grad is not None and self._trains(name)}
+        return {name: grad for name, grad in grads.items() if grad is not None and self.trains(name)}
 
-    def _trains(self, name: str) -> bool:
-        return name not in self.buffers and name not in vars(self).get("_frozen", ())
+    def trains(self, name: str) -> bool:
+        """Whether the attribute is an array that is trained: no buffer, and not frozen."""
+        own = vars(self)
+        return isinstance(own.get(name), np.ndarray) and name not in self.buffers and name not in own.get("_frozen", ())
 
     def _set_frozen(self, patterns: tuple[str, ...], frozen: bool, prefix: str) -> "Module":
         names = {n for n, v in vars(self).items() if isinstance(v, np.ndarray) and any(fnmatch.fnmatch(prefix + n, p) for p in patterns)}

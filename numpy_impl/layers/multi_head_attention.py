@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import at_least_rank, demand, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -63,14 +63,14 @@ class MultiHeadAttention(Module):
         """
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
         source = x if context is None else context
-        q, q_backward = self.q_proj.forward(x)                          # (..., T, H · E)
-        k, k_backward = self.k_proj.forward(source)                     # (..., S, H · E)
-        v, v_backward = self.v_proj.forward(source)                     # (..., S, H · E)
+        q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
+        k, k_backward = self.k_proj.forward(source, noise=at(noise, "k_proj"))  # (..., S, H · E)
+        v, v_backward = self.v_proj.forward(source, noise=at(noise, "v_proj"))  # (..., S, H · E)
         heads, heads_backward = scaled_dot_product(
             self._split(q), self._split(k), self._split(v), bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout,
             noise=noise,
         )                                                               # (..., H, T, E)
-        y, o_backward = self.o_proj.forward(_merge(heads))
+        y, o_backward = self.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)

@@ -49,6 +49,9 @@ class Stack(Module):
     def children(self) -> Iterator[tuple[str, Module]]:
         yield from ((str(i), layer) for i, layer in enumerate(self.layers))
 
+    def _place(self, name: str, module: Module) -> None:
+        self.layers[int(name)] = module
+
     def forward(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
                 **inputs: Any) -> tuple[NDArray, Callable | None]:
         """x, *shared -> y; backward: dy -> dx, *dshared, grads, one a layer (no backward in inference)."""

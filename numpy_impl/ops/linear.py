@@ -1,4 +1,4 @@
-"""The linear map of the last axis: one matrix product forward, two backward."""
+"""The linear map of the last axis: one matrix product forward, two backward; one where the matrix is not trained."""
 
 import math
 from collections.abc import Callable
@@ -53,3 +53,41 @@ def linear(x: NDArray, weight: NDArray, bias: NDArray | None = None) -> tuple[ND
         return (dflat @ weight).reshape(x_shape), dflat.T @ flat, dbias
 
     return y.reshape(*x_shape[:-1], weight.shape[0]), backward
+
+
+def frozen_linear(x: NDArray, bias: NDArray | None = None, *, weight: NDArray) -> tuple[NDArray, Callable]:
+    """y = x Wᵀ + b  with a W that is not trained: what an adapter stands on.
+
+    dW would be the one gradient that reads x, so x need not be kept until the backward, and a third of the work is not done.
+
+    Parameters
+    ----------
+    x : (..., I)     inputs, float32 or float64
+    bias : (O,)      b, optional
+    weight : (O, I)  W, a constant
+
+    Returns
+    -------
+    y : (..., O)
+    backward : dy (..., O) -> dx (..., I), dbias (O,) or None
+
+    Raises
+    ------
+    ValueError   as `linear` does
+
+    Examples
+    --------
+    >>> y, backward = frozen_linear(np.array([[1.0, 2.0]]), weight=np.array([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]))
+    >>> dx, dbias = backward(np.array([[1.0, 0.0, 1.0]]))
+    >>> y, dx, dbias
+    (array([[11., 17., 23.]]), array([[10., 12.]]), None)
+    """
+    y, _ = linear(x, weight, bias)
+    shape, biased = x.shape, bias is not None
+
+    def backward(dy):
+        dflat = dy.reshape(math.prod(shape[:-1]), weight.shape[0])      # (N, O)
+        dbias = np.ones(len(dflat), dy.dtype) @ dflat if biased else None
+        return (dflat @ weight).reshape(shape), dbias
+
+    return y, backward

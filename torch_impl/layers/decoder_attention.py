@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.configs.decoder import DROPPING, attention_options
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.attention.linear_attention import linear_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.attention.sliding_window import sliding_window_attention
@@ -49,13 +49,15 @@ class DecoderAttention(nn.Module):
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
         at_least_rank("DecoderAttention", 2, x=x)
-        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(x)), self._split(self.v_proj(x))
+        q = self._split(self.q_proj(x, noise=at(noise, "q_proj")))
+        k = self._split(self.k_proj(x, noise=at(noise, "k_proj")))
+        v = self._split(self.v_proj(x, noise=at(noise, "v_proj")))
         if self.positions == "rotary":
             frequencies = rotary_frequencies(q.shape[-1], base=self.rope_base)
             cos, sin = rotary_table(torch.arange(x.shape[-2], device=x.device), frequencies=frequencies, dtype=x.dtype)
             q, k = rotary(q, cos=cos, sin=sin), rotary(k, cos=cos, sin=sin)
         heads = self._attend(q, k, v, self._bias(x), noise)            # (..., H, T, D/H)
-        return self.o_proj(heads.transpose(-2, -3).flatten(-2))
+        return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _bias(self, x: Tensor) -> Tensor | None:
         t = x.shape[-2]

@@ -52,7 +52,7 @@ class DecoderBlock(nn.Module):
             return drop(self.attn(h, noise=at(noise, "attn")), p=self.dropout, noise=at(noise, "dropout1"))
 
         def feed(h: Tensor) -> Tensor:
-            return drop(self.mlp(h), p=self.dropout, noise=at(noise, "dropout2"))
+            return drop(self.mlp(h, noise=at(noise, "mlp")), p=self.dropout, noise=at(noise, "dropout2"))
 
         if self.norm == "pre":
             mid = x + attend(self.norm1(x))

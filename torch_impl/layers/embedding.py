@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import demand, size
+from byhand.noise import Noise
 from torch_impl.ops.embedding import embedding
 
 
@@ -22,5 +23,5 @@ class Embedding(nn.Module):
             with torch.no_grad():
                 self.weight[padding_idx] = 0
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, *, noise: Noise | None = None) -> Tensor:
         return embedding(self.weight, ids=ids, padding_idx=self.padding_idx)

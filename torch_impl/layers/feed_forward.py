@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import choice, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.layers.linear import Linear
 from torch_impl.ops.dropout import dropout
 from torch_impl.ops.gelu import gelu, gelu_sigmoid, gelu_tanh
@@ -35,5 +35,5 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(d_hidden, d_model, **made)
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
-        h = ACTIVATIONS[self.activation](self.up_proj(x))
-        return self.down_proj(dropout(h, p=self.dropout, noise=noise))
+        h = ACTIVATIONS[self.activation](self.up_proj(x, noise=at(noise, "up_proj")))
+        return self.down_proj(dropout(h, p=self.dropout, noise=noise), noise=at(noise, "down_proj"))

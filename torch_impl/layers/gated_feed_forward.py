@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import choice, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.layers.linear import Linear
 from torch_impl.ops.dropout import dropout
 from torch_impl.ops.gated import bilinear, geglu, geglu_tanh, glu, reglu, swiglu
@@ -33,5 +33,6 @@ class GatedFeedForward(nn.Module):
         self.down_proj = Linear(d_hidden, d_model, **made)
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
-        h = GATES[self.activation](self.gate_proj(x), self.up_proj(x))
-        return self.down_proj(dropout(h, p=self.dropout, noise=noise))
+        gate, up = self.gate_proj(x, noise=at(noise, "gate_proj")), self.up_proj(x, noise=at(noise, "up_proj"))
+        h = GATES[self.activation](gate, up)
+        return self.down_proj(dropout(h, p=self.dropout, noise=noise), noise=at(noise, "down_proj"))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from byhand import checks
 from byhand.checks import at_least_rank, booleans, broadcastable, choice, demand, in_range, positive, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.attention.grouped_query import grouped_query_attention
 from torch_impl.attention.sinks import sink_attention
 from torch_impl.attention.sliding_window import sliding_window_attention
@@ -60,7 +60,9 @@ class GroupedQueryAttention(nn.Module):
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
         broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
-        q, k, v = (proj(x).unflatten(-1, (-1, self.head_width)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q = self.q_proj(x, noise=at(noise, "q_proj")).unflatten(-1, (-1, self.head_width))  # (..., T, H, E)
+        k = self.k_proj(x, noise=at(noise, "k_proj")).unflatten(-1, (-1, self.head_width))  # (..., T, K, E)
+        v = self.v_proj(x, noise=at(noise, "v_proj")).unflatten(-1, (-1, self.head_width))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)  # (..., H or K, T, E)
@@ -69,7 +71,7 @@ class GroupedQueryAttention(nn.Module):
             cos, sin = (table[..., None, :, :] for table in rotary)
             q, k = turn(q, cos=cos, sin=sin), turn(k, cos=cos, sin=sin)
         heads = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)
-        return self.o_proj(heads.transpose(-2, -3).flatten(-2))
+        return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, mask: Tensor | None, causal: bool,
                 noise: Noise | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, demand, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.attention.latent import latent_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.layers.linear import Linear
@@ -54,8 +54,12 @@ class MultiHeadLatentAttention(nn.Module):
                 noise: Noise | None = None) -> Tensor:
         at_least_rank("MultiHeadLatentAttention", 2, x=x)
         e, c = self.head_width, self.kv_rank
-        q = self._split(self.q_proj(x) if self.q_proj is not None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x))))
-        down = self.kv_a_proj(x)  # (..., T, C + R)
+        if self.q_proj is not None:
+            q = self._split(self.q_proj(x, noise=at(noise, "q_proj")))
+        else:
+            down = self.q_a_norm(self.q_a_proj(x, noise=at(noise, "q_a_proj")))
+            q = self._split(self.q_b_proj(down, noise=at(noise, "q_b_proj")))
+        down = self.kv_a_proj(x, noise=at(noise, "kv_a_proj"))  # (..., T, C + R)
         latent = self.kv_a_norm(down[..., :c])
         q, q_turned = q[..., :e], self._turn(q[..., e:], rotary)
         k_turned = self._turn(down[..., None, :, c:], rotary)  # (..., 1, T, R): one for all heads
@@ -64,10 +68,10 @@ class MultiHeadLatentAttention(nn.Module):
             weight = self.kv_b_proj.weight.unflatten(0, (self.n_heads, -1))  # (H, E + W, C)
             heads = latent_attention(q, latent, weight[:, :e], weight[:, e:], q_turned, k_turned[..., 0, :, :], **options)
         else:
-            up = self._split(self.kv_b_proj(latent))  # (..., H, T, E + W)
+            up = self._split(self.kv_b_proj(latent, noise=at(noise, "kv_b_proj")))  # (..., H, T, E + W)
             key = torch.cat([up[..., :e], k_turned.expand_as(q_turned)], -1)
             heads = scaled_dot_product(torch.cat([q, q_turned], -1), key, up[..., e:], **options)
-        return self.o_proj(heads.transpose(-2, -3).flatten(-2))
+        return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _split(self, x: Tensor) -> Tensor:
         """(..., T, H · E) -> (..., H, T, E)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import size
+from byhand.noise import Noise
 from torch_impl.ops.linear import linear
 
 
@@ -24,5 +25,5 @@ class Linear(nn.Module):
         self.weight = start(out_features, in_features)
         self.bias = start(out_features) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
         return linear(x, self.weight, self.bias)

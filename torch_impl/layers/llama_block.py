@@ -40,4 +40,4 @@ class LlamaBlock(nn.Module):
                 noise: Noise | None = None) -> Tensor:
         h = self.attn(self.norm1(x), rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"))
         mid = x + drop(h, p=self.dropout, noise=at(noise, "dropout1"))
-        return mid + drop(self.mlp(self.norm2(mid)), p=self.dropout, noise=at(noise, "dropout2"))
+        return mid + drop(self.mlp(self.norm2(mid), noise=at(noise, "mlp")), p=self.dropout, noise=at(noise, "dropout2"))

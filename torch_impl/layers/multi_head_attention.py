@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, demand, in_range, size
-from byhand.noise import Noise
+from byhand.noise import Noise, at
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.layers.linear import Linear
 
@@ -40,11 +40,13 @@ class MultiHeadAttention(nn.Module):
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
         source = x if context is None else context
-        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
+        q = self._split(self.q_proj(x, noise=at(noise, "q_proj")))
+        k = self._split(self.k_proj(source, noise=at(noise, "k_proj")))
+        v = self._split(self.v_proj(source, noise=at(noise, "v_proj")))
         heads = scaled_dot_product(
             q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
         )  # (..., H, T, E)
-        return self.o_proj(heads.transpose(-2, -3).flatten(-2))
+        return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _split(self, x: Tensor) -> Tensor:
         """(..., T, H · E) -> (..., H, T, E)."""

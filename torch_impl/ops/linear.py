@@ -14,3 +14,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     same_shape("linear", (weight.shape[0], x.shape[-1]), weight=weight)
     same_shape("linear", weight.shape[:1], bias=bias)
     return F.linear(x, weight, bias)
+
+
+def frozen_linear(x: Tensor, bias: Tensor | None = None, *, weight: Tensor) -> Tensor:
+    """y = x Wᵀ + b  with a W that is not trained.  x (..., I), bias (O,), weight (O, I) -> y (..., O)."""
+    return linear(x, weight.detach(), bias)
