@@ -93,7 +93,7 @@ class MultiHeadLatentAttention(Module):
         """
         at_least_rank("MultiHeadLatentAttention", 2, x=x)
         e, c = self.head_width, self.kv_rank
-        q, q_backward = self._query(x)                                  # (..., T, H · (E + R))
+        q, q_backward = self._query(x, noise)                                # (..., T, H · (E + R))
         q = _split(q, self.n_heads)                                     # (..., H, T, E + R)
         down, kv_a_backward = self.kv_a_proj.forward(x, noise=at(noise, "kv_a_proj"))  # (..., T, C + R)
         latent, norm_backward = self.kv_a_norm.forward(down[..., :c])   # (..., T, C)
@@ -126,7 +126,7 @@ class MultiHeadLatentAttention(Module):
         backward: dheads -> dq, dq_turned, dlatent, dk_turned, and the gradients of kv_b_proj.
         """
         e = self.head_width
-        up, kv_b_backward = self.kv_b_proj.forward(latent, noise=at(noise, "kv_b_proj"))
+        up, kv_b_backward = self.kv_b_proj.forward(latent, noise=at(options["noise"], "kv_b_proj"))
         up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
         query = np.concatenate([q, q_turned], -1)
         key = np.concatenate([up[..., :e], np.broadcast_to(k_turned[..., None, :, :], q_turned.shape)], -1)
@@ -153,7 +153,7 @@ class MultiHeadLatentAttention(Module):
 
         return heads, backward
 
-    def _query(self, x: NDArray) -> tuple[NDArray, Callable]:
+    def _query(self, x: NDArray, noise: Noise | None) -> tuple[NDArray, Callable]:
         """x -> queries (..., T, H · (E + R)), at once or through a latent; backward: dq -> dx, grads."""
         if self.q_proj is not None:
             q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))
