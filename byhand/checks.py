@@ -284,6 +284,30 @@ def by_pattern(
     return [*found, (left, options)] if left else found
 
 
+def matching(function: str, names: Iterable[str], *, of: str = "names", **patterns: Iterable[str]) -> list[str]:
+    """The dotted names that one of the shell patterns takes, whole or from a dot on, in the order of `names`; a pattern that takes none
+    is refused, and the nearest names are suggested.
+
+    Examples
+    --------
+    >>> matching("apply", ["blocks.0.attn.q_proj", "blocks.0.mlp.up_proj", "head"], targets=("q_proj", "blocks.*.mlp.*"))
+    ['blocks.0.attn.q_proj', 'blocks.0.mlp.up_proj']
+    """
+    names = list(names)
+    taken: set[str] = set()
+    for label, wanted in patterns.items():
+        if not isinstance(wanted, (tuple, list)) or not all(isinstance(pattern, str) for pattern in wanted):
+            fail(function, f"{label} as a tuple of names or patterns", f"{label}={wanted!r}")
+        for pattern in wanted:
+            found = {n for n in names if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n, f"*.{pattern}")}
+            if not found:
+                pool = dict.fromkeys([n.rpartition(".")[2] for n in names] + names)
+                near = difflib.get_close_matches(pattern, pool, n=3) or [*pool][:8]
+                fail(function, f"{label} that match some of the model's {of}", f"{pattern!r}, which matches none (near: {', '.join(near)})")
+            taken |= found
+    return [name for name in names if name in taken]
+
+
 def _of_kind(function: str, kind: str, allowed: tuple[str, ...], arrays: dict[str, Any]) -> None:
     for name, array in arrays.items():
         if array is not None and (not hasattr(array, "dtype") or _dtype(array) not in allowed):
