@@ -84,6 +84,11 @@ def numbers(function: str, **arrays: Any) -> None:
         _of_kind(function, "integers or floats", (*_INTEGERS, *floating), {name: array})
 
 
+def of_dtype(function: str, *dtypes: str, **arrays: Any) -> None:
+    """Every array is of one of these dtypes by name, "int8" say (None passes)."""
+    _of_kind(function, " or ".join(dtypes), dtypes, arrays)
+
+
 def booleans(function: str, **arrays: Any) -> None:
     """Every array holds booleans (None passes)."""
     _of_kind(function, "booleans", ("bool",), arrays)
