@@ -1,0 +1,26 @@
+"""What adapters stand on: the projections of a model, by name."""
+
+from collections.abc import Callable, Iterable
+
+from byhand.checks import fail
+from numpy_impl.layers.linear import Linear
+from numpy_impl.layers.module import Module
+
+
+def projections(model: Module) -> dict[str, Module]:
+    """The matrices of a model by dotted name, those inside of other adapters too."""
+    return {name: module for name, module in model.modules() if isinstance(module, Linear)}
+
+
+def need_projection(who: str, base: Module) -> None:
+    """Refuse a base that is no projection."""
+    if not isinstance(base, Linear):
+        fail(who, "a Linear as its base", f"a {type(base).__name__}")
+
+
+def wrap(model: Module, names: Iterable[str], make: Callable[[str, Module], Module]) -> None:
+    """Freeze the model, and put make(name, module) in the place of each of the modules."""
+    model.freeze()
+    modules = dict(model.modules())
+    for name in names:
+        model.replace_child(name, make(name, modules[name]))

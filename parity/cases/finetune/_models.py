@@ -1,0 +1,66 @@
+"""Small models that a method of fine-tuning is applied to: what changed, and what is trained then."""
+
+import math
+import zlib
+
+import numpy as np
+
+from byhand.configs.gpt2 import GPT2Config
+from byhand.configs.llama import LlamaConfig
+from numpy_impl.layers.module import flatten
+
+GPT2 = GPT2Config(vocabulary=5, max_length=6, d_model=4, n_layers=2, n_heads=2)
+LLAMA = LlamaConfig(vocabulary=5, max_length=6, d_model=6, n_layers=2, n_heads=2, n_kv_heads=1, head_width=4, d_hidden=6)
+IDS, TARGETS = np.array([[1, 4, 2], [3, 0, 3]]), np.array([[4, 2, 1], [0, 3, -100]])
+
+
+def made(side, config):
+    """The model of a config, filled."""
+    model = side.get(f"models.{type(config).__name__.removesuffix('Config')}")(config, dtype=side.dtype)
+    fill(side, model)
+    return model
+
+
+def fill(side, model):
+    """Fill a model of either side alike: values that depend on an array's name and shape alone."""
+    state = {}
+    for name, value in model.state_dict().items():
+        shape = tuple(value.shape)
+        normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+        state[name] = normal / math.sqrt(shape[-1]) if len(shape) > 1 else 1 + 0.3 * normal
+    side.load(model, state)
+
+
+def unfreeze(module):
+    """Train everything, on either side."""
+    module.unfreeze() if hasattr(module, "unfreeze") else module.requires_grad_(True)
+
+
+def trainable(module):
+    """The names of what is trained, on either side."""
+    return list(module.parameters()) if hasattr(module, "unfreeze") else [n for n, p in module.named_parameters() if p.requires_grad]
+
+
+def trained(side, model):
+    """The loss, and its gradient for everything that is trained, by name."""
+    ids, targets = side.array(IDS), side.array(TARGETS)
+    if side.name == "numpy":
+        loss, backward = model.loss(ids, targets)
+        return {"loss": loss} | flatten(backward(), "gradient.")
+    loss = model.loss(ids, targets)
+    loss.backward()
+    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {"loss": loss} | {f"gradient.{name}": p.grad for name, p in kept.items()}
+
+
+def adapted(side, config, method, **options):
+    """What `method` wrapped, whether the model still computes the same, and its loss and gradients with other values in all arrays."""
+    model = made(side, config)
+    before = side.numpy(model(side.array(IDS)))
+    names = side.get(method)(model, **options)
+    after = side.numpy(model(side.array(IDS)))
+    shown = {f"wrapped {i}: {name}": np.ones(()) for i, name in enumerate(names)}
+    shown |= {"starts as its base": np.array_equal(before, after)}
+    shown |= {f"state.{name}": np.ones(tuple(value.shape)) for name, value in model.state_dict().items()}
+    fill(side, model)
+    return shown | {"logits": model(side.array(IDS))} | trained(side, model)
