@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import demand, size
 from byhand.noise import Noise
+from numpy_impl.layers._fill import fill_normal
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.embedding import embedding
 
@@ -40,7 +41,8 @@ class Embedding(Module):
         demand("Embedding", padding_idx is None or 0 <= padding_idx < vocabulary, f"padding_idx in [0, {vocabulary - 1}]",
                padding_idx=padding_idx)
         self.padding_idx = padding_idx
-        self.weight = (rng or np.random.default_rng()).standard_normal((vocabulary, d_model)).astype(dtype)
+        self.weight = np.empty((vocabulary, d_model), dtype)
+        fill_normal(self.weight, rng or np.random.default_rng())
         if padding_idx is not None:
             self.weight[padding_idx] = 0
 

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import size
 from byhand.noise import Noise
+from numpy_impl.layers._fill import fill_uniform
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.linear import frozen_linear, linear
 
@@ -37,13 +38,11 @@ class Linear(Module):
                  rng: np.random.Generator | None = None):
         size("Linear", in_features=in_features, out_features=out_features)
         rng = rng or np.random.default_rng()
-        bound = 1 / math.sqrt(in_features)
-
-        def start(*shape):
-            return rng.uniform(-bound, bound, shape).astype(dtype)
-
-        self.weight = start(out_features, in_features)
-        self.bias = start(out_features) if bias else None
+        self.weight = np.empty((out_features, in_features), dtype)
+        self.bias = np.empty(out_features, dtype) if bias else None
+        for array in (self.weight, self.bias):
+            if array is not None:
+                fill_uniform(array, rng, 1 / math.sqrt(in_features))
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., in) -> y (..., out); backward: dy -> dx, grads. A plain layer has no use for `noise`; an adapter in its place has."""

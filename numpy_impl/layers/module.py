@@ -68,12 +68,13 @@ class Module:
         ------
         ValueError   if there is none of that name
         """
+        if name not in dict(self.modules()):
+            raise ValueError(f"{type(self).__name__}.replace_child needs the name of a module below it; got {name!r}")
         for own, child in self.children():
             if own == name:
-                return self._place(name, module)
-            if name.startswith(own + "."):
-                return child.replace_child(name[len(own) + 1 :], module)
-        raise ValueError(f"{type(self).__name__}.replace_child needs the name of a module below it; got {name!r}")
+                self._place(name, module)
+            elif name.startswith(own + "."):
+                child.replace_child(name[len(own) + 1 :], module)
 
     def _place(self, name: str, module: "Module") -> None:
         attribute, _, key = name.partition(".")

@@ -1,4 +1,5 @@
-"""A projection to the vocabulary and its cross-entropy, chunk by chunk, so that all logits together never exist."""
+"""A projection to the vocabulary and its cross-entropy, chunk by chunk, so that all logits together never exist; also where the
+projection is not trained."""
 
 from collections.abc import Callable
 
@@ -47,19 +48,65 @@ def linear_cross_entropy(
     array([[-0.1345,  0.1345],
            [ 0.0596, -0.0596]])
     """
-    floats("linear_cross_entropy", hidden=hidden, weight=weight)
-    at_least_rank("linear_cross_entropy", 1, hidden=hidden)
-    exact_rank("linear_cross_entropy", 2, weight=weight)
-    demand("linear_cross_entropy", hidden.shape[-1] == weight.shape[1], "hidden and weight of one width", hidden=hidden, weight=weight)
-    demand("linear_cross_entropy", weight.shape[0] > 0, "weight of at least one class", weight=weight)
-    integers("linear_cross_entropy", targets=targets)
-    same_shape("linear_cross_entropy", hidden.shape[:-1], targets=targets)
+    loss, dhidden, dweight = _chunked("linear_cross_entropy", hidden, weight, targets, ignore_index, normalizer, chunk, trained=True)
+
+    def backward(dloss):
+        # What follows a loss is mostly nothing, and then dloss is 1 and these are the gradients already.
+        return (dhidden, dweight) if dloss == 1 else (dhidden * dloss, dweight * dloss)
+
+    return loss, backward
+
+
+def frozen_linear_cross_entropy(
+    hidden: NDArray, *, weight: NDArray, targets: NDArray, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 512
+) -> tuple[NDArray, Callable]:
+    """loss = −Σ log p_t / M,  with  p = softmax(hidden @ weightᵀ)  and a weight that is not trained.
+
+    As `linear_cross_entropy`, without dweight, whose V · D numbers are most of what that one keeps.
+
+    Parameters
+    ----------
+    hidden : (..., D)    float32 or float64
+    weight : (V, D)      one row a class, a constant
+    targets, ignore_index, normalizer, chunk   as `linear_cross_entropy` takes them
+
+    Returns
+    -------
+    loss : ()
+    backward : dloss () -> dhidden (..., D)
+
+    Raises
+    ------
+    ValueError   as `linear_cross_entropy` does
+
+    Examples
+    --------
+    >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 2.0]]), np.eye(2)
+    >>> loss, backward = frozen_linear_cross_entropy(hidden, weight=weight, targets=np.array([0, 1]))
+    >>> round(float(loss), 4), backward(np.array(1.0)).round(4)[0]
+    (0.2201, array([-0.1345,  0.1345]))
+    """
+    loss, dhidden, _ = _chunked("frozen_linear_cross_entropy", hidden, weight, targets, ignore_index, normalizer, chunk, trained=False)
+    return loss, lambda dloss: dhidden if dloss == 1 else dhidden * dloss
+
+
+def _chunked(
+    who: str, hidden: NDArray, weight: NDArray, targets: NDArray, ignore_index: int, normalizer: float | None, chunk: int, *, trained: bool
+) -> tuple[NDArray, NDArray, NDArray | None]:
+    """loss (), dhidden (..., D) and, of a weight that is trained, dweight (V, D)."""
+    floats(who, hidden=hidden, weight=weight)
+    at_least_rank(who, 1, hidden=hidden)
+    exact_rank(who, 2, weight=weight)
+    demand(who, hidden.shape[-1] == weight.shape[1], "hidden and weight of one width", hidden=hidden, weight=weight)
+    demand(who, weight.shape[0] > 0, "weight of at least one class", weight=weight)
+    integers(who, targets=targets)
+    same_shape(who, hidden.shape[:-1], targets=targets)
     counted = (targets != ignore_index).reshape(-1)                      # (N,)
     targets = np.where(counted, targets.reshape(-1), 0)                  # (N,)
-    ids_below("linear_cross_entropy", len(weight), targets=targets)
+    ids_below(who, len(weight), targets=targets)
     if normalizer is not None:
-        positive("linear_cross_entropy", normalizer=normalizer)
-    size("linear_cross_entropy", chunk=chunk)
+        positive(who, normalizer=normalizer)
+    size(who, chunk=chunk)
 
     shape, n = hidden.shape, targets.size
     hidden = hidden.reshape(n, weight.shape[1])                          # (N, D)
@@ -71,13 +118,10 @@ def linear_cross_entropy(
         logits = hidden[rows] @ weight.T                                 # (chunk, V)
         losses[rows], dlogits = _losses(logits, targets[rows], scale[rows], overwrite=True)
         np.matmul(dlogits, weight, out=dhidden[rows])
-        share = dlogits.T @ hidden[rows]                                 # (V, D)
-        dweight = share if dweight is None else np.add(dweight, share, out=dweight)
-    dweight = np.zeros_like(weight) if dweight is None else dweight      # no token at all
+        if trained:
+            share = dlogits.T @ hidden[rows]                             # (V, D)
+            dweight = share if dweight is None else np.add(dweight, share, out=dweight)
+    if trained and dweight is None:
+        dweight = np.zeros_like(weight)                                  # no token at all
     loss = np.asarray(np.where(counted, losses, 0).sum() / m)
-
-    def backward(dloss):
-        # What follows a loss is mostly nothing, and then dloss is 1 and these are the gradients already.
-        return (dhidden if dloss == 1 else dhidden * dloss).reshape(shape), dweight if dloss == 1 else dweight * dloss
-
-    return loss, backward
+    return loss, dhidden.reshape(shape), dweight

@@ -1,8 +1,6 @@
 """GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners")."""
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,14 +12,12 @@ from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.module import Module
 from numpy_impl.layers.norm import LayerNorm
 from numpy_impl.layers.positions import LearnedPositions
-from numpy_impl.layers.stack import Run, Stack
-from numpy_impl.losses.linear_cross_entropy import linear_cross_entropy
-from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from numpy_impl.layers.stack import Run
+from numpy_impl.models._causal import CausalLM
 from numpy_impl.ops.dropout import dropout
-from numpy_impl.ops.linear import linear
 
 
-class GPT2(Module):
+class GPT2(CausalLM):
     """logits = h · tokensᵀ,  with  h = norm(block_n(… block_1(dropout(tokens[ids] + positions)))),  every block causal.
 
     The table of token embeddings is used twice, to read tokens and to predict them, so its gradient is a sum of two.
@@ -31,6 +27,8 @@ class GPT2(Module):
     config : GPT2Config
     dtype                 of the parameters
     rng                   np.random.Generator of the initial values
+    prepare               block -> block, called with each block as soon as it is made: a quantizer, say, so that the whole model never
+                          stands in full precision; None: nothing
 
     Weights start as normals of deviation 0.02, biases at 0; o_proj and down_proj, whose outputs add up over 2 · n_layers residual
     branches, are smaller by √(2 · n_layers).
@@ -46,63 +44,27 @@ class GPT2(Module):
     >>> logits.shape, grads["tokens"]["weight"].shape
     ((1, 3, 7), (7, 4))
     >>> loss, backward = model.loss(ids, np.array([[2, 3, 4]]))
-    >>> abs(float(loss) - math.log(7)) < 0.1                 # it starts knowing nothing
+    >>> abs(float(loss) - float(np.log(7))) < 0.1                 # it starts knowing nothing
     True
     """
 
-    def __init__(self, config: GPT2Config, *, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None):
+    def __init__(self, config: GPT2Config, *, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None,
+                 prepare: Callable[[Module], Module] | None = None):
         rng = rng or np.random.default_rng()
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, dtype=dtype, rng=rng)
         self.positions = LearnedPositions(config.max_length, config.d_model, dtype=dtype, rng=rng)
-        self.blocks = Stack([
-            Block(config.d_model, config.n_heads, config.d_hidden, activation=config.activation, eps=config.norm_eps,
-                  dropout=config.dropout, attention_dropout=config.dropout, dtype=dtype, rng=rng)
-            for _ in range(config.n_layers)
-        ])
+
+        def block() -> Module:
+            return Block(config.d_model, config.n_heads, config.d_hidden, activation=config.activation, eps=config.norm_eps,
+                         dropout=config.dropout, attention_dropout=config.dropout, dtype=dtype, rng=rng)
+
+        self.blocks = self._stack(block, prepare, rng)
         self.norm = LayerNorm(config.d_model, eps=config.norm_eps, dtype=dtype)
-        for name, array in self.parameters().items():
-            if name.endswith("proj.bias"):
-                array[...] = 0
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                array[...] = 0.02 / math.sqrt(2 * config.n_layers) * rng.standard_normal(array.shape)
-            elif name.endswith(("proj.weight", "tokens.weight")):
-                array[...] = 0.02 * rng.standard_normal(array.shape)
+        self.head = None
+        self._start(self, rng, blocks=prepare is None)
 
-    def __call__(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "inference") -> NDArray:
-        return self.forward(ids, noise=noise, run=run)[0]
-
-    def forward(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
-        """ids (..., T) in [0, V) -> logits (..., T, V); backward: dlogits -> grads (no backward in inference)."""
-        h, hidden_backward = self.hidden(ids, noise=noise, run=run)
-        logits, head_backward = linear(h, self.tokens.weight)
-
-        def backward(dlogits):
-            dh, dhead, _ = head_backward(dlogits)
-            return _tied(hidden_backward(dh), dhead)
-
-        return logits, None if run == "inference" else backward
-
-    def loss(self, ids: NDArray, targets: NDArray, *, normalizer: float | None = None, noise: Noise | None = None,
-             run: Run = "keep") -> tuple[NDArray, Callable | None]:
-        """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean.
-
-        ids, targets (..., T) -> loss (); backward: dloss (), 1 by default -> grads (no backward in inference).
-        """
-        h, hidden_backward = self.hidden(ids, noise=noise, run=run)
-        if run == "inference":
-            return softmax_cross_entropy(linear(h, self.tokens.weight)[0], targets=targets, normalizer=normalizer)[0], None
-        loss, head_backward = linear_cross_entropy(h, self.tokens.weight, targets=targets, normalizer=normalizer)
-
-        def backward(dloss=1.0):
-            dh, dhead = head_backward(np.asarray(dloss, loss.dtype))
-            return _tied(hidden_backward(dh), dhead)
-
-        return loss, backward
-
-    def hidden(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
-        """ids (..., T) -> h (..., T, D), what the head reads; backward: dh -> grads, without the head's (no backward in inference)."""
-        x, tokens_backward = self.tokens.forward(ids)                   # (..., T, D)
+    def trunk(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
         x, positions_backward = self.positions.forward(x)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
         x, blocks_backward = self.blocks.forward(x, causal=True, noise=at(noise, "blocks"), run=run)
@@ -112,11 +74,6 @@ class GPT2(Module):
             dx, dnorm = norm_backward(dh)
             dx, dblocks = blocks_backward(dx)
             dx, dpositions = positions_backward(dropout_backward(dx))
-            return {"tokens": tokens_backward(dx), "positions": dpositions, "blocks": dblocks, "norm": dnorm}
+            return dx, {"positions": dpositions, "blocks": dblocks, "norm": dnorm}
 
         return h, None if run == "inference" else backward
-
-
-def _tied(grads: dict[str, Any], dhead: NDArray) -> dict[str, Any]:
-    """The gradients with the head's part added to the token table's (unless that is frozen)."""
-    return grads | {"tokens": {name: dtable + dhead for name, dtable in grads["tokens"].items()}}

@@ -1,4 +1,5 @@
-"""A projection to the vocabulary and its cross-entropy, chunk by chunk, so that all logits together never exist."""
+"""A projection to the vocabulary and its cross-entropy, chunk by chunk, so that all logits together never exist; also where the
+projection is not trained."""
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +17,31 @@ def linear_cross_entropy(
     hidden (..., D), weight (V, D), targets (...,) -> ().  The logits of `chunk` tokens at a time: the backward computes each chunk's
     again (`torch.utils.checkpoint`). Losses are summed in float32 at least.
     """
-    floats("linear_cross_entropy", hidden=hidden, weight=weight)
-    at_least_rank("linear_cross_entropy", 1, hidden=hidden)
-    exact_rank("linear_cross_entropy", 2, weight=weight)
-    demand("linear_cross_entropy", hidden.shape[-1] == weight.shape[1], "hidden and weight of one width", hidden=hidden, weight=weight)
-    demand("linear_cross_entropy", weight.shape[0] > 0, "weight of at least one class", weight=weight)
-    integers("linear_cross_entropy", targets=targets)
-    same_shape("linear_cross_entropy", hidden.shape[:-1], targets=targets)
+    return _chunked("linear_cross_entropy", hidden, weight, targets, ignore_index, normalizer, chunk)
+
+
+def frozen_linear_cross_entropy(
+    hidden: Tensor, *, weight: Tensor, targets: Tensor, ignore_index: int = -100, normalizer: float | None = None, chunk: int = 512
+) -> Tensor:
+    """As linear_cross_entropy, with a weight that is not trained.  hidden (..., D), weight (V, D), targets (...,) -> ()."""
+    weight = weight.detach() if isinstance(weight, Tensor) else weight
+    return _chunked("frozen_linear_cross_entropy", hidden, weight, targets, ignore_index, normalizer, chunk)
+
+
+def _chunked(who: str, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, normalizer: float | None, chunk: int) -> Tensor:
+    floats(who, hidden=hidden, weight=weight)
+    at_least_rank(who, 1, hidden=hidden)
+    exact_rank(who, 2, weight=weight)
+    demand(who, hidden.shape[-1] == weight.shape[1], "hidden and weight of one width", hidden=hidden, weight=weight)
+    demand(who, weight.shape[0] > 0, "weight of at least one class", weight=weight)
+    integers(who, targets=targets)
+    same_shape(who, hidden.shape[:-1], targets=targets)
     targets = targets.long().reshape(-1)
     counted = targets != ignore_index
-    ids_below("linear_cross_entropy", len(weight), targets=torch.where(counted, targets, 0))
+    ids_below(who, len(weight), targets=torch.where(counted, targets, 0))
     if normalizer is not None:
-        positive("linear_cross_entropy", normalizer=normalizer)
-    size("linear_cross_entropy", chunk=chunk)
+        positive(who, normalizer=normalizer)
+    size(who, chunk=chunk)
 
     wide = torch.promote_types(hidden.dtype, torch.float32)
 

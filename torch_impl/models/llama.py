@@ -1,72 +1,53 @@
 """Llama (Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288) and its relatives: Mistral, SmolLM2, Qwen."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.llama_block import LlamaBlock
 from torch_impl.layers.norm import RMSNorm
-from torch_impl.layers.stack import Run, Stack
-from torch_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from torch_impl.layers.stack import Run
+from torch_impl.models._causal import CausalLM
 from torch_impl.ops.dropout import dropout
-from torch_impl.ops.linear import linear
 from torch_impl.positions.rope_scaling import rope_frequencies
 from torch_impl.positions.rotary import rotary_table
 
 
-class Llama(nn.Module):
+class Llama(CausalLM):
     """logits = head(h),  with  h = norm(block_n(… block_1(dropout(tokens[ids])))),  every block causal.
 
     ids (..., T) -> logits (..., T, V). `run` is how the blocks run, "keep", "recompute" or "inference", as `Stack` explains.
     """
 
     def __init__(self, config: LlamaConfig, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None,
-                 rng: torch.Generator | None = None):
+                 rng: torch.Generator | None = None, prepare: Callable[[nn.Module], nn.Module] | None = None):
         super().__init__()
         made: dict[str, Any] = dict(dtype=dtype, device=device, rng=rng)
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, **made)
-        self.blocks = Stack([
-            LlamaBlock(
+
+        def block() -> nn.Module:
+            return LlamaBlock(
                 config.d_model, config.n_heads, config.d_hidden, n_kv_heads=config.n_kv_heads, head_width=config.head_width,
                 attention_bias=config.attention_bias, mlp_bias=config.mlp_bias, qk_norm=config.qk_norm,
                 window=None if config.window is None else (config.window - 1, 0), activation=config.activation, eps=config.norm_eps,
                 dropout=config.dropout, attention_dropout=config.dropout, **made,
             )
-            for _ in range(config.n_layers)
-        ])
+
+        self.blocks = self._stack(block, prepare, rng)
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps, dtype=dtype, device=device)
         self.head = None if config.tied else Linear(config.d_model, config.vocabulary, bias=False, **made)
-        for name, parameter in self.named_parameters():
-            if name.endswith("proj.bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layers), generator=rng)
-            elif name.endswith(("proj.weight", "tokens.weight", "head.weight")):
-                nn.init.normal_(parameter, std=0.02, generator=rng)
+        self._start(self, rng, blocks=prepare is None)
 
-    def forward(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
+    def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            return linear(self.hidden(ids, noise=noise, run=run), self.tokens.weight if self.head is None else self.head.weight)
-
-    def loss(self, ids: Tensor, targets: Tensor, *, normalizer: float | None = None, noise: Noise | None = None,
-             run: Run = "keep") -> Tensor:
-        """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            return softmax_cross_entropy(self(ids, noise=noise, run=run), targets=targets, normalizer=normalizer)
-
-    def hidden(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
-        """ids (..., T) -> h (..., T, D), what the head reads."""
-        at_least_rank("Llama", 1, ids=ids)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            x = dropout(self.tokens(ids), p=self.config.dropout, noise=at(noise, "dropout"))
+            x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
             return self.norm(self.blocks(x, rotary=self._rotary(x), causal=True, noise=at(noise, "blocks"), run=run))
 
     def _rotary(self, x: Tensor) -> tuple[Tensor, Tensor]:

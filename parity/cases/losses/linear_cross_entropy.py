@@ -1,4 +1,5 @@
-"""What linear_cross_entropy is fed: several chunk sizes, tokens that do not count, none at all; it equals linear and cross_entropy."""
+"""What linear_cross_entropy is fed, its weight trained or frozen: several chunk sizes, tokens that do not count, none at all; both equal
+linear and cross_entropy."""
 
 import numpy as np
 
@@ -21,22 +22,38 @@ def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options)
     yield "loss", loss, want
 
 
+def frozen_equals_trained(side, hidden, weight, **options):
+    """A frozen weight changes nothing but that it has no gradient."""
+    got = side.get("losses.frozen_linear_cross_entropy")(hidden, weight=weight, **options)
+    want = side.get("losses.linear_cross_entropy")(hidden, weight, **options)
+    if side.name == "torch":
+        yield "loss", got, want
+        return
+    yield "loss", got[0], want[0]
+    for dloss in (np.array(1.0), np.array(1.5)):
+        yield f"dhidden for dloss = {dloss}", got[1](dloss), want[1](dloss)[0]
+
+
+_BENCH = dict(hidden=array(1024, 256), weight=array(8192, 256, scale=0.06), targets=ids(1024, below=8192))
+_BAD = [
+    dict(hidden=array(), weight=array(3, 2), targets=ids(below=3)),
+    dict(hidden=array(4, 2), weight=array(3), targets=ids(4, below=3)),
+    dict(hidden=array(4, 2), weight=array(3, 3), targets=ids(4, below=3)),
+    dict(hidden=array(4, 2), weight=array(0, 2), targets=ids(4, below=1)),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=array(4)),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(3, below=3)),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=4, at_least=3)),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=0, at_least=-1)),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), normalizer=-1.0),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=0),
+    dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=2.0),
+]
+
+
 @case(
     "losses.linear_cross_entropy",
-    bench=dict(hidden=array(1024, 256), weight=array(8192, 256, scale=0.06), targets=ids(1024, below=8192)),
-    refuses=[
-        dict(hidden=array(), weight=array(3, 2), targets=ids(below=3)),
-        dict(hidden=array(4, 2), weight=array(3), targets=ids(4, below=3)),
-        dict(hidden=array(4, 2), weight=array(3, 3), targets=ids(4, below=3)),
-        dict(hidden=array(4, 2), weight=array(0, 2), targets=ids(4, below=1)),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=array(4)),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(3, below=3)),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=4, at_least=3)),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=0, at_least=-1)),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), normalizer=-1.0),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=0),
-        dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=2.0),
-    ],
+    bench=_BENCH,
+    refuses=_BAD,
     also=[equals_linear_and_cross_entropy],
     equivalent={
         "chunk=512 -> chunk=513": "the result does not depend on the chunk",
@@ -45,6 +62,16 @@ def equals_linear_and_cross_entropy(side, hidden, weight, chunk=None, **options)
     },
 )
 def linear_cross_entropy(draw):
+    return _drawn(draw)
+
+
+@case("losses.frozen_linear_cross_entropy", bench=_BENCH, refuses=_BAD, fixed={"weight": "it is not trained"}, also=[frozen_equals_trained],
+      equivalent={"chunk=512 -> chunk=513": "the result does not depend on the chunk"})
+def frozen_linear_cross_entropy(draw):
+    return _drawn(draw)
+
+
+def _drawn(draw):
     *leading, d = draw(dims(min_rank=1, max_rank=4))
     v = draw(size(1, 6 if draw.ordinary else 2))
     if draw(flag()):

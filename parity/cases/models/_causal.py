@@ -1,0 +1,10 @@
+"""What no law can see in the base of the causal models."""
+
+_UNSEEN = "no sample shows so small a change of the deviation"
+
+EQUIVALENT = {
+    "0.02 / math.sqrt(2 * self.config.n_layers) -> 0.02002 / math.sqrt(2 * self.config.n_layers)": _UNSEEN,
+    "0.02 / math.sqrt(2 * self.config.n_layers) -> 0.02000002 / math.sqrt(2 * self.config.n_layers)": _UNSEEN,
+    "fill_normal(array, rng, 0.02) -> fill_normal(array, rng, 0.02002)": _UNSEEN,
+    "fill_normal(array, rng, 0.02) -> fill_normal(array, rng, 0.02000002)": _UNSEEN,
+}
