@@ -27,8 +27,8 @@ class CausalLM(Module):
     """
 
     config: Any
-    tokens: Module
-    head: Module | None
+    tokens: Any             # an Embedding, or what stands in its place
+    head: Any               # a Linear, what stands in its place, or None
 
     def __call__(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "inference") -> NDArray:
         return self.forward(ids, noise=noise, run=run)[0]

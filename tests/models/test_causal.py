@@ -118,5 +118,5 @@ def test_modules_are_listed_and_replaced_by_their_dotted_names():
     block = model.blocks.layers[0]
     model.replace_child("blocks.1", block)
     assert model.blocks.layers[1] is block
-    with pytest.raises(ValueError, match="blocks.7.attn"):
+    with pytest.raises(ValueError, match=r"blocks\.7\.attn"):
         model.replace_child("blocks.7.attn", other)
