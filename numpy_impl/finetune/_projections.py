@@ -1,10 +1,24 @@
-"""What adapters stand on: the projections of a model, by name."""
+"""What adapters stand on: the projections of a model by name, and layers around a frozen one."""
 
 from collections.abc import Callable, Iterable
 
 from byhand.checks import fail
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
+
+
+class OnFrozen(Module):
+    """A layer around a frozen one, its `base`: `unfreeze` thaws the base only for a pattern that names it, such as ``"*.base.bias"``."""
+
+    def __init__(self, base: Module):
+        self.base = base.freeze()
+
+    def _set_frozen(self, patterns: tuple[str, ...], frozen: bool, prefix: str) -> Module:
+        base, vars(self)["base"] = self.base, None                       # the walk below does not see it
+        super()._set_frozen(patterns, frozen, prefix)
+        self.base = base
+        base._set_frozen(tuple(p for p in patterns if frozen or "base" in p), frozen, f"{prefix}base.")
+        return self
 
 
 def projections(model: Module) -> dict[str, Module]:

@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, demand, matching, positive, size
 from byhand.noise import Noise, at
-from numpy_impl.finetune._projections import need_projection, projections, wrap
+from numpy_impl.finetune._projections import OnFrozen, need_projection, projections, wrap
 from numpy_impl.layers.feed_forward import ACTIVATIONS
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -71,7 +71,7 @@ class BottleneckAdapter(Module):
         return h + self.scale * z, backward
 
 
-class BottleneckLinear(Module):
+class BottleneckLinear(OnFrozen):
     """y = adapter(base(x)): a frozen projection with a bottleneck adapter behind it.
 
     Parameters
@@ -79,7 +79,8 @@ class BottleneckLinear(Module):
     base : Linear   the projection in whose place it stands, in → out; it is frozen
     width : int     R, width of the bottleneck
 
-    activation, norm, scale and rng are those of `BottleneckAdapter`, and so is the start: at first the layer is its base.
+    activation, norm, scale and rng are those of `BottleneckAdapter`, and so is the start: at first the layer is its base. `unfreeze` thaws
+    the base only for a pattern that names it, such as "*.base.bias".
 
     Examples
     --------
@@ -96,7 +97,7 @@ class BottleneckLinear(Module):
     def __init__(self, base: Linear, width: int, *, activation: str = "gelu", norm: bool = False, scale: float = 1.0,
                  rng: np.random.Generator | None = None):
         need_projection("BottleneckLinear", base)
-        self.base = base.freeze()
+        super().__init__(base)
         n_out, dtype = base.weight.shape[0], base.weight.dtype
         self.adapter = BottleneckAdapter(n_out, width, activation=activation, norm=norm, scale=scale, dtype=dtype, rng=rng)
 

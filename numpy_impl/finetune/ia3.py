@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from byhand.checks import demand, matching
 from byhand.noise import Noise, at
-from numpy_impl.finetune._projections import need_projection, projections, wrap
+from numpy_impl.finetune._projections import OnFrozen, need_projection, projections, wrap
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 
 
-class IA3Linear(Module):
+class IA3Linear(OnFrozen):
     """y = l ⊙ (x Wᵀ + b),  or with feed_forward  y = (l ⊙ x) Wᵀ + b,  with a learned vector l; W and b are frozen.
 
     Parameters
@@ -23,8 +23,8 @@ class IA3Linear(Module):
     ia3_l (out,), or (in,) with feed_forward, starts at 1: at first the layer is its base. Scaling keys and values acts on the outputs
     of k_proj and v_proj; scaling the hidden features of a feed-forward layer acts on the input of its last projection.
 
-    Since (l ⊙ x) Wᵀ = x (W diag(l))ᵀ and l ⊙ (x Wᵀ) = x (diag(l) W)ᵀ, l can be multiplied into W: `merge`. After it, the vector has
-    no part in the output and its gradient is 0.
+    Since (l ⊙ x) Wᵀ = x (W diag(l))ᵀ and l ⊙ (x Wᵀ) = x (diag(l) W)ᵀ, l can be multiplied into W: `merge`. A merged
+    vector is not trained. `unfreeze` thaws the base only for a pattern that names it, such as "*.base.bias".
 
     Raises
     ------
@@ -44,11 +44,11 @@ class IA3Linear(Module):
 
     def __init__(self, base: Linear, *, feed_forward: bool = False):
         need_projection("IA3Linear", base)
-        self.base = base.freeze()
+        super().__init__(base)
         self.feed_forward = feed_forward
-        n_out, n_in = base.weight.shape
-        self.ia3_l = np.ones(n_in if feed_forward else n_out, base.weight.dtype)
-        self._unscaled: tuple[NDArray, NDArray | None] | None = None     # the base's own weight and bias, while it is merged
+        weight = base.weight
+        self.ia3_l = np.ones(weight.shape[1 if feed_forward else 0], weight.dtype)
+        self._unmerged: tuple[Module, ...] = ()      # the base as it was before l was merged; a tuple holds no children
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., in) -> y (..., out); backward: dy -> dx, grads."""
@@ -62,32 +62,35 @@ class IA3Linear(Module):
             dh, dl_by_output = output_backward(dy)
             dh, dbase = base_backward(dh)
             dx, dl_by_input = input_backward(dh)
-            dl = dl_by_input if scale_input else dl_by_output if scale_output else np.zeros_like(self.ia3_l)
-            return dx, {"base": dbase} | self.grads(ia3_l=dl)
+            return dx, {"base": dbase} | self.grads(ia3_l=dl_by_input if scale_input else dl_by_output)
 
         return y, backward
+
+    def trains(self, name: str) -> bool:
+        return not self.merged and super().trains(name)
 
     @property
     def merged(self) -> bool:
         """Whether l is multiplied into the base."""
-        return self._unscaled is not None
+        return self._unmerged != ()
 
     def merge(self) -> None:
-        """Multiply l into the base's weight (and bias, where it scales the output), so that it costs nothing; the old ones are kept."""
+        """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
-        base = self.base
-        self._unscaled = base.weight, base.bias
+        base, weight, bias = self.base, self.base.weight, self.base.bias
+        plain = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
         if self.feed_forward:
-            base.weight = base.weight * self.ia3_l                       # column i of W reads feature i
+            plain.weight[...] = weight * self.ia3_l                      # column i of W reads feature i
         else:
-            base.weight = base.weight * self.ia3_l[:, None]              # row o of W makes feature o
-            base.bias = None if base.bias is None else base.bias * self.ia3_l
+            plain.weight[...] = weight * self.ia3_l[:, None]             # row o of W makes feature o
+        if bias is not None:
+            plain.bias[...] = bias if self.feed_forward else bias * self.ia3_l
+        self.base, self._unmerged = plain.freeze(), (base,)
 
     def unmerge(self) -> None:
-        """Put the base's own weight and bias back, bit for bit."""
+        """Put the base back as it was, bit for bit."""
         demand("IA3Linear.unmerge", self.merged, "a layer that is merged", merged=self.merged)
-        self.base.weight, self.base.bias = self._unscaled
-        self._unscaled = None
+        (self.base,), self._unmerged = self._unmerged, ()
 
     def _scale(self, x: NDArray) -> tuple[NDArray, Callable]:
         """z = l ⊙ x  over the last axis; backward: dz -> dx, dl."""

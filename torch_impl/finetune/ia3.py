@@ -23,9 +23,9 @@ class IA3Linear(nn.Module):
         need_projection("IA3Linear", base)
         self.base = base.requires_grad_(False)
         self.feed_forward = feed_forward
-        n_out, n_in = base.weight.shape
-        self.ia3_l = nn.Parameter(torch.ones(n_in if feed_forward else n_out, dtype=base.weight.dtype, device=base.weight.device))
-        self._unscaled: tuple[Tensor, Tensor | None] | None = None  # the base's own weight and bias, while it is merged
+        self.ia3_l = nn.Parameter(base.weight.new_ones(base.weight.shape[1 if feed_forward else 0]))
+        self._unmerged: tuple[nn.Module, ...] = ()  # the base as it was before l was merged; a tuple registers nothing
+        self._trained = True  # whether l is, once it is no longer merged
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
         if self.merged:
@@ -37,32 +37,27 @@ class IA3Linear(nn.Module):
     @property
     def merged(self) -> bool:
         """Whether l is multiplied into the base."""
-        return self._unscaled is not None
+        return self._unmerged != ()
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Multiply l into the base's weight (and bias, where it scales the output), so that it costs nothing; the old ones are kept."""
+        """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
-        base, vector = self.base, self.ia3_l.detach()
-        self._unscaled = base.weight.data, None if base.bias is None else base.bias.data
-        if self.feed_forward:
-            base.weight.data = base.weight.data * vector
-        else:
-            base.weight.data = base.weight.data * vector[:, None]
-            if base.bias is not None:
-                base.bias.data = base.bias.data * vector
-
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Put the base's own weight and bias back, bit for bit."""
-        demand("IA3Linear.unmerge", self.merged, "a layer that is merged", merged=self.merged)
-        assert self._unscaled is not None
-        device = self.base.weight.device  # where it may have been moved since
-        weight, bias = self._unscaled
-        self.base.weight.data = weight.to(device)
+        base, weight, bias = self.base, self.base.weight, self.base.bias
+        plain = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
+        plain.weight.copy_(weight * (self.ia3_l if self.feed_forward else self.ia3_l[:, None]))
         if bias is not None:
-            self.base.bias.data = bias.to(device)
-        self._unscaled = None
+            plain.bias.copy_(bias if self.feed_forward else bias * self.ia3_l)
+        self.base, self._unmerged = plain.requires_grad_(False), (base,)
+        self._trained = self.ia3_l.requires_grad
+        self.ia3_l.requires_grad_(False)
+
+    def unmerge(self) -> None:
+        """Put the base back as it was, bit for bit."""
+        demand("IA3Linear.unmerge", self.merged, "a layer that is merged", merged=self.merged)
+        (base,), self._unmerged = self._unmerged, ()
+        self.base = base.to(self.base.weight.device)  # where the layer may have been moved since
+        self.ia3_l.requires_grad_(self._trained)
 
 
 def apply_ia3(model: nn.Module, *, targets: Sequence[str] = ("k_proj", "v_proj"),

@@ -31,11 +31,6 @@ def fill(side, model):
     side.load(model, state)
 
 
-def unfreeze(module):
-    """Train everything, on either side."""
-    module.unfreeze() if hasattr(module, "unfreeze") else module.requires_grad_(True)
-
-
 def trainable(module):
     """The names of what is trained, on either side."""
     return list(module.parameters()) if hasattr(module, "unfreeze") else [n for n, p in module.named_parameters() if p.requires_grad]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, noise, one_of, size
-from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable, unfreeze
+from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable
 
 
 def starts_as_nothing(side, module, h, noise=None):
@@ -38,9 +38,7 @@ def bottleneck_adapter(draw):
 
 def bottleneck_linear(side, *, n_in, n_out, bias=True, projection=True, width=2, **options):
     base = side.get("layers.Linear")(n_in, n_out, bias=bias, dtype=side.dtype) if projection else side.get("layers.Embedding")(n_in, n_out)
-    module = side.get("finetune.BottleneckLinear")(base, width, **options)
-    unfreeze(module)                                           # so that the gradients of the base are compared too
-    return module
+    return side.get("finetune.BottleneckLinear")(base, width, **options)
 
 
 def freezes_its_base(side, module, x, noise=None):
@@ -48,6 +46,12 @@ def freezes_its_base(side, module, x, noise=None):
     fresh = side.get("finetune.BottleneckLinear")(module.base, 2)
     yield "trained", trainable(fresh) == [f"adapter.{name}" for name in ("down.weight", "down.bias", "up.weight", "up.bias")], True
     yield "at the start", np.array_equal(side.numpy(fresh(x)), side.numpy(module.base(x)), equal_nan=True), True
+    if side.name == "numpy":
+        dy = np.cos(module(x))
+        thawed = fresh.unfreeze("base.*").forward(x)[1](dy)[1]["base"]
+        for name, grad in fresh.base.forward(x)[1](dy)[1].items():       # the adapter of a fresh layer passes dy on as it is
+            yield f"gradient of the base's {name}", thawed[name], grad
+        yield "trained after freezing", trainable(fresh.freeze()) == [], True
 
 
 @case(
@@ -78,9 +82,11 @@ def apply(side, *, config, **options):
     play=apply,
     refuses=[
         dict(config=GPT2, width=2, targets=("o_prj",)), dict(config=GPT2, width=2, targets=()),
-        dict(config=GPT2, width=2, targets="o_proj"), dict(config=GPT2, width=0), dict(config=GPT2, width=2, activation="swiglu"), dict(config=GPT2, width=2, scale=-1.0),
+        dict(config=GPT2, width=2, targets="o_proj"), dict(config=GPT2, width=0),
+        dict(config=GPT2, width=2, activation="swiglu"), dict(config=GPT2, width=2, scale=-1.0),
     ],
 )
 def apply_bottleneck(draw):
-    return dict(config=draw(one_of(GPT2, LLAMA)), width=draw(size()),
-                targets=draw(left_out(one_of(("down_proj",), ("blocks.0.*[qvo]_proj",)))), **options(draw))
+    config = draw(one_of(GPT2, LLAMA))
+    targets = draw(left_out(one_of(("down_proj",), ("blocks.0.*[qvo]_proj",), ("head",) if config is LLAMA else ("blocks.1.mlp.up_proj",))))
+    return dict(config=config, width=draw(size()), targets=targets, **options(draw))

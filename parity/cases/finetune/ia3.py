@@ -3,14 +3,12 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, noise, one_of, size
-from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable, unfreeze
+from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable
 
 
 def ia3_linear(side, *, n_in, n_out, bias=True, projection=True, **options):
     base = side.get("layers.Linear")(n_in, n_out, bias=bias, dtype=side.dtype) if projection else side.get("layers.Embedding")(n_in, n_out)
-    module = side.get("finetune.IA3Linear")(base, **options)
-    unfreeze(module)                                           # so that the gradients of the base are compared too
-    return module
+    return side.get("finetune.IA3Linear")(base, **options)
 
 
 def freezes_its_base(side, module, x, noise=None):
@@ -21,11 +19,17 @@ def freezes_its_base(side, module, x, noise=None):
         fresh.ia3_l[...] = module.ia3_l
         dy = np.cos(module(x))
         dx, grads = fresh.forward(x)[1](dy)
-        want, want_grads = module.unfreeze().forward(x)[1](dy)
+        yield "no gradient of the base", grads["base"] == {}, True
+        thawed = fresh.unfreeze("base.*").forward(x)[1](dy)[1]["base"]
+        h, dh = (module.ia3_l * x, dy) if module.feed_forward else (x, module.ia3_l * dy)
+        for name, grad in fresh.base.forward(h)[1](dh)[1].items():
+            yield f"gradient of the base's {name}", thawed[name], grad
+        want = module.forward(x)[1](dy)[0]
         yield "dx", dx, want
-        yield "dl", grads["ia3_l"], want_grads["ia3_l"]
         yield "no gradient of a frozen vector", module.freeze().forward(x)[1](dy)[1] == dict(base={}), True
         yield "dx past a frozen vector", module.forward(x)[1](dy)[0], want
+        module.unfreeze()
+    module.base.freeze() if side.name == "numpy" else module.base.requires_grad_(False)
 
 
 def merges(side, module, x, noise=None):
@@ -34,6 +38,7 @@ def merges(side, module, x, noise=None):
     want = module(x)
     module.merge()
     yield "merged", module(x), want
+    yield "trained when merged", trainable(module) == [], True
     yield "base of the merged", module.base(x), want
     yield "the vector stays", module.ia3_l, bits["ia3_l"]
     if side.name == "numpy":
@@ -41,10 +46,11 @@ def merges(side, module, x, noise=None):
         dx, grads = backward(np.cos(y))
         module.unmerge()
         yield "merged dx", dx, module.forward(x)[1](np.cos(y))[0]
-        yield "merged gradient", grads["ia3_l"], np.zeros_like(module.ia3_l)
+        yield "no merged gradient", grads == dict(base={}), True
     else:
         module.unmerge()
     yield "says it is merged", module.merged, False
+    yield "trained", trainable(module) == ["ia3_l"], True
     for name, value in module.state_dict().items():
         yield f"the bits of {name}", side.numpy(value).tobytes() == bits[name].tobytes(), True
     module.merge()
