@@ -22,6 +22,7 @@ class StepMetrics(NamedTuple):
     lr          the learning rate it took
     grad_norm   √Σ g² over all gradients, before clipping
     param_norm  √Σ w² over all trained parameters, after the update
+    loss_scale  what the loss was multiplied by before the backward, and the gradients divided by after it
     tokens      targets that counted
     seconds     wall time
     """
@@ -30,6 +31,7 @@ class StepMetrics(NamedTuple):
     lr: float
     grad_norm: float
     param_norm: float
+    loss_scale: float
     tokens: int
     seconds: float
 
@@ -44,12 +46,13 @@ def train_step(
     noise: Noise | None = None,
     run: Run = "keep",
     step: int = 0,
+    loss_scale: float = 1.0,
 ) -> StepMetrics:
     """w ← optimizer(w, g · min(1, max_norm / ‖g‖)),  with g the gradient of the mean loss over all tokens.
 
     Parameters
     ----------
-    model, micro_batches, noise, run   as `accumulate` takes them
+    model, micro_batches, noise, run, loss_scale   as `accumulate` takes them
     optimizer                          over `model.parameters()`
     lr                                 this step's learning rate; None: the optimizer's own
     max_norm                           gradients of a larger global norm are scaled down to it; None: never
@@ -65,7 +68,7 @@ def train_step(
     """
     start = time.perf_counter()
     with np.errstate(all="ignore"):  # what overflows is found below, and named
-        loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run)
+        loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run, loss_scale=loss_scale)
     finite("train_step", step, "the loss", math.isfinite(loss))
     for name, grad in grads.items():
         finite("train_step", step, f"the gradient of {name}", bool(np.isfinite(grad).all()))
@@ -74,5 +77,6 @@ def train_step(
     optimizer.step(grads, lr=lr)
     param_norm = global_norm(model.parameters())
     return StepMetrics(
-        float(loss), optimizer.lr if lr is None else lr, float(grad_norm), float(param_norm), tokens, time.perf_counter() - start
+        loss=float(loss), lr=optimizer.lr if lr is None else lr, grad_norm=float(grad_norm), param_norm=float(param_norm),
+        loss_scale=loss_scale, tokens=tokens, seconds=time.perf_counter() - start,
     )

@@ -23,12 +23,18 @@ class Progress(NamedTuple):
     metrics     its StepMetrics
     validation  the validation loss after it; None where none was taken
     best        whether that is the lowest so far: the weights to keep
+    lowest      the lowest so far, infinity before the first
+    forwards    forward passes of training so far: where the noise goes on
+
+    What `fit` needs of it to go on after it is step, lowest and forwards; the rest may be None.
     """
 
     step: int
-    metrics: StepMetrics
+    metrics: StepMetrics | None
     validation: float | None
     best: bool
+    lowest: float
+    forwards: int
 
 
 def fit(
@@ -43,6 +49,8 @@ def fit(
     run: Run = "keep",
     validation: Sequence[Batch] = (),
     validate_every: int = 1,
+    loss_scale: float = 1.0,
+    after: Progress | None = None,
 ) -> Iterator[Progress]:
     """for step in range(steps): train_step(model, optimizer, batches(step), lr=schedule(step)), yielding after each.
 
@@ -50,13 +58,15 @@ def fit(
 
     Parameters
     ----------
-    model, optimizer, max_norm, run   as `train_step` takes them
+    model, optimizer, max_norm, run, loss_scale   as `train_step` takes them
     batches                           step -> that update's micro-batches
     steps                             how many updates
     schedule                          step -> learning rate; None: the optimizer's own
     noise                             the masks of the very first forward pass; every further one reads the next step
     validation                        batches to judge by; empty: none
     validate_every                    every so many updates, and after the last
+    after                             where an earlier run stopped: this one goes on behind it, with the same bits if weights and optimizer
+                                      are as they were then; None: from the beginning
 
     Returns
     -------
@@ -68,14 +78,14 @@ def fit(
     ValueError       if steps or validate_every is below 1
     """
     size("fit", steps=steps, validate_every=validate_every)
-    lowest, forwards = math.inf, 0
-    for step in range(steps):
+    first, lowest, forwards = (0, math.inf, 0) if after is None else (after.step + 1, after.lowest, after.forwards)
+    for step in range(first, steps):
         micro_batches = batches(step)
         stream = None if noise is None else dataclasses.replace(noise, step=noise.step + forwards)
         forwards += len(micro_batches)
         metrics = train_step(
             model, optimizer, micro_batches, lr=None if schedule is None else schedule(step),
-            max_norm=max_norm, noise=stream, run=run, step=step,
+            max_norm=max_norm, noise=stream, run=run, step=step, loss_scale=loss_scale,
         )
         loss = None
         if validation and ((step + 1) % validate_every == 0 or step + 1 == steps):
@@ -83,4 +93,4 @@ def fit(
         best = loss is not None and loss < lowest
         if best:
             lowest = loss
-        yield Progress(step, metrics, loss, best)
+        yield Progress(step, metrics, loss, best, lowest, forwards)

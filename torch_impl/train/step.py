@@ -16,12 +16,14 @@ from torch_impl.train.accumulate import accumulate
 
 
 class StepMetrics(NamedTuple):
-    """What one update was like: loss (nats a token, before it), lr, grad_norm (before clipping), param_norm (after it), tokens, seconds."""
+    """What one update was like: loss (nats a token, before it), lr, grad_norm (before clipping), param_norm (after it),
+    loss_scale, tokens, seconds."""
 
     loss: float
     lr: float
     grad_norm: float
     param_norm: float
+    loss_scale: float
     tokens: int
     seconds: float
 
@@ -36,13 +38,14 @@ def train_step(
     noise: Noise | None = None,
     run: Run = "keep",
     step: int = 0,
+    loss_scale: float = 1.0,
 ) -> StepMetrics:
     """w ← optimizer(w, g · min(1, max_norm / ‖g‖)),  with g the gradient of the mean loss over all tokens.
 
     Raises NonFiniteError, before anything is updated, if the loss or a gradient is NaN or infinite.
     """
     start = time.perf_counter()
-    loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run)
+    loss, grads, tokens = accumulate(model, micro_batches, noise=noise, run=run, loss_scale=loss_scale)
     finite("train_step", step, "the loss", math.isfinite(loss))
     healthy = torch.stack([grad.isfinite().all() for grad in grads.values()]).tolist()  # one transfer from the device for all of them
     for name, holds in zip(grads, healthy, strict=True):
@@ -53,5 +56,6 @@ def train_step(
     with torch.no_grad():
         param_norm = global_norm({name: param for name, param in model.named_parameters() if param.requires_grad})
     return StepMetrics(
-        float(loss), optimizer.lr if lr is None else lr, float(grad_norm), float(param_norm), tokens, time.perf_counter() - start
+        loss=float(loss), lr=optimizer.lr if lr is None else lr, grad_norm=float(grad_norm), param_norm=float(param_norm),
+        loss_scale=loss_scale, tokens=tokens, seconds=time.perf_counter() - start,
     )

@@ -42,15 +42,20 @@ def pairs(side: Any, batches: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
     return made
 
 
+_ONE = dict(ids=ids(2, 3, below=VOCABULARY), targets=ids(2, 3, below=VOCABULARY), counts=mask(2, 3))
+SCALES = one_of(1.0, 2.0, 3.0, 1024.0)
+
+
 def play_accumulate(side, *, weights, dropout, batches, **options):
     found = side.get("train.accumulate")(model(side, weights, dropout), pairs(side, batches), **options)
     return dict(loss=found.loss, tokens=found.tokens, grads=dict(found.grads))
 
 
 @case("train.accumulate", play=play_accumulate,
-      refuses=[dict(weights=WEIGHTS, dropout=0.0, batches=[])])
+      refuses=[dict(weights=WEIGHTS, dropout=0.0, batches=[]),
+               dict(weights=WEIGHTS, dropout=0.0, batches=[_ONE], loss_scale=0.0)])
 def accumulate(draw):
-    return dict(weights=draw(WEIGHTS), dropout=draw(one_of(0.0, 0.3)), batches=micro_batches(draw),
+    return dict(weights=draw(WEIGHTS), dropout=draw(one_of(0.0, 0.3)), batches=micro_batches(draw), loss_scale=draw(left_out(SCALES)),
                 noise=draw(left_out(maybe(noise()))), run=draw(left_out(one_of("keep", "recompute"))))
 
 

@@ -3,7 +3,7 @@
 import time
 
 from parity.cases import array, case, ids, integer, left_out, mask, maybe, noise, one_of
-from parity.cases.train.accumulate import VOCABULARY, WEIGHTS, micro_batches, model, pairs
+from parity.cases.train.accumulate import SCALES, VOCABULARY, WEIGHTS, micro_batches, model, pairs
 
 
 def optimizer(side, made, kind):
@@ -37,8 +37,8 @@ class _Poisoned:
     def loss(self, ids, targets, **options):
         loss, backward = self.made.loss(ids, targets, **options)
 
-        def poisoned():
-            grads = inner = backward()
+        def poisoned(dloss):
+            grads = inner = backward(dloss)
             for name in self.path:
                 inner = inner[int(name) if isinstance(inner, list) else name]
             inner[self.last] = inner[self.last] * self.factor
@@ -77,4 +77,5 @@ def train_step(draw):
         weights=draw(WEIGHTS), dropout=draw(one_of(0.0, 0.3)), kind=draw(one_of("sgd", "adamw")), batches=micro_batches(draw),
         lr=draw(left_out(maybe(one_of(0.05, 0.5)))), max_norm=draw(left_out(maybe(one_of(0.1, 1.0, 100.0)))),
         noise=draw(left_out(maybe(noise()))), run=draw(left_out(one_of("keep", "recompute"))), step=draw(left_out(integer(0, 3))),
+        loss_scale=draw(left_out(SCALES)),
     )
