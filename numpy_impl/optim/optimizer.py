@@ -51,9 +51,7 @@ class Optimizer:
         self._options: dict[str, dict[str, Any]] = {
             name: group for names, group in by_pattern(function, params, groups, check, **options, lr_scale=1.0) for name in names
         }
-        self._state = {
-            name: {key: np.zeros(param.shape, param.dtype) for key in self._keeps(self._options[name])} for name, param in params.items()
-        }
+        self._state = self._allocate({name: self._keeps(self._options[name]) for name in params})
         largest_piece = max(walked[: _rows(walked)].nbytes for walked in map(_walked, params.values()))
         self._buffers = np.empty((self._scratch, largest_piece), np.uint8)
 
@@ -82,8 +80,10 @@ class Optimizer:
         with np.errstate(all="ignore"):
             for name, param in self.params.items():
                 options = self._options[name]
-                for piece in _pieces(param, grads[name], *self._state[name].values(), buffers=self._buffers):
+                kept = self._state[name].values()
+                for piece in _pieces(param, grads[name], *kept, buffers=self._buffers):
                     self._update(options, lr * options["lr_scale"], *piece)
+                    self._worked_on(len(kept) * piece[0].nbytes)
 
     def state_dict(self) -> dict[str, NDArray]:
         """The number of steps as ``"step"`` and every kept array as ``"NAME.KEY"``: the live arrays, not copies.
@@ -111,7 +111,16 @@ class Optimizer:
             same_shape(function, own[key].shape, **{f"state[{key!r}]": state[key]})
         self.steps = int(state["step"])
         for key in kept:
-            own[key][...] = state[key]
+            for mine, given in _pieces(own[key], state[key], buffers=()):
+                mine[...] = given
+                self._worked_on(mine.nbytes)
+
+    def _allocate(self, kept: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, NDArray]]:
+        """For every parameter the arrays it keeps, by name, contiguous and zero; a subclass may put them elsewhere than in memory."""
+        return {name: {key: np.zeros(self.params[name].shape, self.params[name].dtype) for key in keys} for name, keys in kept.items()}
+
+    def _worked_on(self, nbytes: int) -> None:
+        """Called after each piece, when so many bytes of the kept arrays have been read and written."""
 
     def _keeps(self, options: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays kept for a parameter with these options, zero at first."""
@@ -132,7 +141,7 @@ def _walked(param: NDArray) -> NDArray:
     return param.reshape(-1) if param.flags.c_contiguous else param
 
 
-def _pieces(param: NDArray, *others: NDArray, buffers: NDArray) -> Iterator[list[NDArray]]:
+def _pieces(param: NDArray, *others: NDArray, buffers: Iterable[NDArray]) -> Iterator[list[NDArray]]:
     """Views of the same rows of every array, and a scratch array of that shape in each buffer, piece by piece."""
     walked = _walked(param)
     arrays = [walked, *(array.reshape(walked.shape) for array in others)]  # copies a strided gradient, which is only read

@@ -67,7 +67,7 @@ class Optimizer:
         """The number of steps as ``"step"`` and every kept tensor as ``"NAME.KEY"``."""
         kept = {}
         for name, param in self.params.items():
-            state = self._optimizer.state.get(param, {})  # empty before the first step
+            state = self._kept(name)
             for key in self._keeps(self._options[name]):
                 kept[f"{name}.{key}"] = state[key] if key in state else torch.zeros_like(param)
         return {"step": torch.tensor(self.steps)} | kept
@@ -83,6 +83,13 @@ class Optimizer:
             floats(function, **{key: own[key], f"state[{key!r}]": state[key]})
             same_shape(function, own[key].shape, **{f"state[{key!r}]": state[key]})
         self.steps = int(state["step"])
+        self._load(state)
+
+    def _kept(self, name: str) -> Mapping[str, Tensor]:
+        """What is kept for a parameter, by our names for it; empty before the first step."""
+        return self._optimizer.state.get(self.params[name], {})
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
         # torch numbers the parameters in the order of its groups, and makes the state of a parameter at its first step
         packed = {}
         for i, (name, options) in enumerate(self._options.items() if self.steps else ()):
