@@ -16,7 +16,8 @@ from rich.console import Console
 
 from byhand import blas
 from byhand.checks import NonFiniteError
-from byhand.training_config import TrainingConfig, resolve
+from byhand.run_config import resolve
+from byhand.training_config import TrainingConfig
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,7 +40,7 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
     config
         A .json or .yaml file with any of these options; the command line overrules it.
     """
-    resolved = resolve(config, **options)
+    resolved = resolve(TrainingConfig, config, **options)
     if resolved.threads:
         blas.threads(resolved.threads)
     elif resolved.model.parameters < 5_000_000 and "OMP_NUM_THREADS" not in os.environ:

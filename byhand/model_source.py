@@ -13,8 +13,9 @@ import safetensors
 from byhand import configs
 from byhand.checks import choice, demand, fail
 from byhand.configs.decoder import DecoderConfig
+from byhand.run_config import resolve
 from byhand.run_directory import load_weights
-from byhand.training_config import resolve
+from byhand.training_config import TrainingConfig
 
 _LARGEST = 1_000_000_000  # parameters of a model that is only made up of random numbers
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -92,7 +93,7 @@ def _random(name: str, seed: int) -> Source:
 
 
 def _trained(path: Path) -> Source:
-    training = resolve(path / "config.json")
+    training = resolve(TrainingConfig, path / "config.json")
     files = [path / f"{backend}-{which}.safetensors" for which in ("best", "last") for backend in ("numpy", "torch")]
     there = [file for file in files if file.is_file()]
     demand("open_model", bool(there), f"a run with weights, {' or '.join(file.name for file in files)}", path=str(path))

@@ -1,151 +1,37 @@
-"""What a training run needs to know, and where it is said: the defaults, a file, the command line, each overruling the one before."""
+"""The options of `byhand train`."""
 
 import dataclasses
-import difflib
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
 
-from byhand.checks import choice, demand, in_range, not_negative, positive, size
+from byhand.checks import choice, demand
 from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
+from byhand.run_config import RunConfig, option
 
 PRESETS: dict[str, GPT2Config | LlamaConfig] = {**GPT2_PRESETS, **LLAMA_PRESETS}
 
 
-def _option(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
-
-
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """Every option of `byhand train`; the command line and its help are made from these fields.
+class TrainingConfig(RunConfig):
+    """Every option of `byhand train`; `byhand.run_config.resolve` makes one from a file and the command line.
 
     Raises
     ------
     ValueError   if an option is out of its range
     """
 
-    backend: Literal["numpy", "torch", "both"] = _option("numpy", "Which implementation trains; both: the same run twice, compared.")
-    preset: str = _option("gpt2-1m", "The model and its sizes: gpt2-nano, gpt2-1m, llama-nano, llama-1m …")
-    text: str | None = _option(None, "A file or a directory to train on; by default the standard library's own source.")
-    steps: int = _option(100, "Updates of the weights.")
-    batch: int = _option(32, "Windows of text an update.")
-    length: int = _option(32, "Tokens (bytes) a window.")
-    accumulate: int = _option(1, "Micro-batches an update: less memory, the same gradient.")
-    recompute: bool = _option(False, "Keep only each block's input and run it again in the backward: less memory, the same bits.")
-    lr: float = _option(2e-3, "The highest learning rate.")
-    warmup: int = _option(30, "Steps in which the learning rate rises, at most all of them.")
-    final_lr: float = _option(0.3, "The learning rate at the end of the cosine, as a share of the highest.")
-    weight_decay: float = _option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
-    max_norm: float = _option(1.0, "Gradients of a larger norm are scaled down to it.")
-    dropout: float = _option(0.1, "The share of activations that is dropped.")
-    seed: int = _option(0, "Of the initial weights, the batches and the dropout masks.")
-    dtype: Literal["float32", "float64"] = _option("float32", "The precision of everything.")
-    device: Literal["cpu", "cuda"] = _option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
-    threads: int | None = _option(None, "CPU threads; by default 1 for models below 5 million parameters.")
-    validate_every: int = _option(25, "Steps between two looks at the text kept apart.")
-    validation_batches: int = _option(4, "Batches in one such look.")
-    every: int = _option(10, "Steps between two printed lines.")
-    prompt: str = _option("def ", "What the sample at the end continues.")
-    sample: int = _option(64, "Bytes of that sample; 0 for none.")
-    name: str = _option("train", "The run directory is runs/NAME-TIMESTAMP.")
-    out: str | None = _option(None, "The run directory, in place of that.")
+    preset: str = option("gpt2-1m", "The model and its sizes: gpt2-nano, gpt2-1m, llama-nano, llama-1m …")
 
     def __post_init__(self) -> None:
-        who = "train"
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))  # a file may say 1 for 1.0
-            if field.type is bool:
-                demand(who, isinstance(value, bool), f"{field.name} as true or false", **{field.name: value})
-            if field.type in (str, str | None):
-                kinds = (str,) if field.type is str else (str, type(None))
-                demand(who, isinstance(value, kinds), f"{field.name} as text", **{field.name: value})
-        choice(who, ("numpy", "torch", "both"), backend=self.backend)
-        choice(who, ("float32", "float64"), dtype=self.dtype)
-        choice(who, ("cpu", "cuda"), device=self.device)
-        choice(who, PRESETS, preset=self.preset)
-        demand(who, self.backend != "numpy" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
-        size(who, steps=self.steps, batch=self.batch, length=self.length, accumulate=self.accumulate)
-        size(who, validate_every=self.validate_every, validation_batches=self.validation_batches, every=self.every)
-        if self.threads is not None:
-            size(who, threads=self.threads)
-        size(who, at_least=0, warmup=self.warmup, sample=self.sample, seed=self.seed)
+        super().__post_init__()
+        choice("train", PRESETS, preset=self.preset)
         longest = PRESETS[self.preset].max_length
-        demand(who, self.length <= longest, f"length <= {longest}, the longest sequence of {self.preset}", length=self.length)
-        demand(who, self.seed < 1 << 64, "seed < 2^64", seed=self.seed)
-        demand(who, self.accumulate <= self.batch, f"accumulate <= batch ({self.batch})", accumulate=self.accumulate)
-        positive(who, lr=self.lr, max_norm=self.max_norm)
-        not_negative(who, weight_decay=self.weight_decay)
-        in_range(who, 0, 1, dropout=self.dropout, final_lr=self.final_lr)
-        demand(who, bool(self.prompt) or not self.sample, "a prompt of at least one byte", prompt=self.prompt)
-        demand(who, bool(self.name) and not set(self.name) & set("/\\"), "a name without slashes", name=self.name)
+        demand("train", self.length <= longest, f"length <= {longest}, the longest sequence of {self.preset}", length=self.length)
+
+    @classmethod
+    def command(cls) -> str:
+        return "train"
 
     @property
     def model(self) -> GPT2Config | LlamaConfig:
         """The preset's sizes with this run's dropout."""
         return dataclasses.replace(PRESETS[self.preset], dropout=self.dropout)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The options by name, for the run directory; `resolve` reads them back."""
-        return dataclasses.asdict(self)
-
-
-def resolve(file: str | Path | None = None, **options: Any) -> TrainingConfig:
-    """The defaults, overruled by the file's options, overruled by `options` (None: not given).
-
-    Raises
-    ------
-    ValueError   if an option is unknown (the nearest is suggested) or out of its range, or the file cannot be read
-    """
-    given = {} if file is None else read(file)
-    _known(f"the configuration {file}", given, [field.name for field in dataclasses.fields(TrainingConfig)])
-    return TrainingConfig(**given | {name: value for name, value in options.items() if value is not None})
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """The options in a .json, .yaml or .yml file.
-
-    Raises
-    ------
-    ValueError   if it does not exist, is of another kind, cannot be parsed, or is not a map of names to values
-    """
-    path = Path(path)
-    choice("train", (".json", ".yaml", ".yml"), **{f"{path}, a configuration with an ending": path.suffix})
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"train needs a configuration it can read; {path}: {getattr(error, 'strerror', None) or error}") from error
-    parsed = _parse_json(path, text) if path.suffix == ".json" else _parse_yaml(path, text)
-    demand("train", isinstance(parsed, Mapping), f"names and values in {path}", content=parsed)
-    return dict(parsed)
-
-
-def _known(what: str, given: Mapping[str, Any], names: list[str]) -> None:
-    """Fail if a name is none of `names`, suggesting the nearest."""
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else f"; known are {', '.join(names)}"
-            raise ValueError(f"{what} has an unknown option {name!r}{hint}")
-
-
-def _parse_json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"train needs JSON in {path}; {error}") from error
-
-
-def _parse_yaml(path: Path, text: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ValueError(f"train needs PyYAML to read {path}: pip install pyyaml, or write the configuration as JSON") from error
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"train needs YAML in {path}; {error}") from error

@@ -123,4 +123,5 @@ def _loop(config: TrainingConfig) -> dict[str, Any]:
         noise=Noise(config.seed) if config.dropout else None,
         run="recompute" if config.recompute else "keep",
         validate_every=config.validate_every,
+        loss_scale=config.loss_scale,
     )

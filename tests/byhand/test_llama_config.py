@@ -8,7 +8,8 @@ import pytest
 from byhand import cli
 from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
 from byhand.configs.rope import RopeConfig
-from byhand.training_config import PRESETS, resolve
+from byhand.run_config import resolve
+from byhand.training_config import PRESETS, TrainingConfig
 
 SIZES = dict(vocabulary=5, max_length=4, d_model=12, n_layers=1, n_heads=6)
 
@@ -64,11 +65,11 @@ def test_every_scaling_survives_being_written_down():
 
 
 def test_presets_of_all_families_train_and_gpt2_is_the_default(tmp_path):
-    assert isinstance(resolve(preset="llama-nano", dropout=0.25).model, LlamaConfig)
-    assert resolve(preset="llama-nano", dropout=0.25).model.dropout == 0.25
-    assert resolve().preset == "gpt2-1m" and {"gpt2-nano", "llama-1m"} <= PRESETS.keys()
+    assert isinstance(resolve(TrainingConfig, preset="llama-nano", dropout=0.25).model, LlamaConfig)
+    assert resolve(TrainingConfig, preset="llama-nano", dropout=0.25).model.dropout == 0.25
+    assert resolve(TrainingConfig, ).preset == "gpt2-1m" and {"gpt2-nano", "llama-1m"} <= PRESETS.keys()
     with pytest.raises(ValueError, match=r"length <= 128, the longest sequence of llama-nano"):
-        resolve(preset="llama-nano", length=129)
+        resolve(TrainingConfig, preset="llama-nano", length=129)
 
 
 def test_a_llama_trains_alike_in_both_implementations(tmp_path):

@@ -5,7 +5,12 @@ import json
 
 import pytest
 
-from byhand.training_config import TrainingConfig, resolve
+from byhand.run_config import resolve as resolve_any
+from byhand.training_config import TrainingConfig
+
+
+def resolve(file=None, **options):
+    return resolve_any(TrainingConfig, file, **options)
 
 
 def test_each_source_overrules_the_one_before(tmp_path):

@@ -30,7 +30,7 @@ def frozen_equals_trained(side, hidden, weight, **options):
         yield "loss", got, want
         return
     yield "loss", got[0], want[0]
-    for dloss in (np.array(1.0), np.array(1.5)):
+    for dloss in (np.array(1.0), np.array(2.0), np.array(1.5)):
         yield f"dhidden for dloss = {dloss}", got[1](dloss), want[1](dloss)[0]
 
 
@@ -48,6 +48,11 @@ _BAD = [
     dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=0),
     dict(hidden=array(4, 2), weight=array(3, 2), targets=ids(4, below=3), chunk=2.0),
 ]
+_SAME = {
+    "chunk=512 -> chunk=513": "the result does not depend on the chunk",
+    "_losses(logits, targets[rows], scale[rows], overwrite=True) -> _losses(logits, targets[rows], scale[rows], overwrite=False)":
+        "only where the gradient of a chunk is put, beside its logits or in their place",
+}
 
 
 @case(
@@ -55,18 +60,18 @@ _BAD = [
     bench=_BENCH,
     refuses=_BAD,
     also=[equals_linear_and_cross_entropy],
-    equivalent={
-        "chunk=512 -> chunk=513": "the result does not depend on the chunk",
-        "_losses(logits, targets[rows], scale[rows], overwrite=True) -> _losses(logits, targets[rows], scale[rows], overwrite=False)":
-            "only where the gradient of a chunk is put, beside its logits or in their place",
-    },
+    equivalent=_SAME,
 )
 def linear_cross_entropy(draw):
     return _drawn(draw)
 
 
 @case("losses.frozen_linear_cross_entropy", bench=_BENCH, refuses=_BAD, fixed={"weight": "it is not trained"}, also=[frozen_equals_trained],
-      equivalent={"chunk=512 -> chunk=513": "the result does not depend on the chunk"})
+      equivalent=_SAME | {
+          "_chunked('frozen_linear_cross_entropy', hidden, weight, targets, ignore_index, normalizer, chunk, trained=False) -> "
+          "_chunked('frozen_linear_cross_entropy', hidden, weight, targets, ignore_index, normalizer, chunk, trained=True)":
+              "a gradient that nobody reads: work, and no result",
+      })
 def frozen_linear_cross_entropy(draw):
     return _drawn(draw)
 
