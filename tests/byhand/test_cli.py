@@ -58,7 +58,8 @@ def test_a_run_with_both_prints_them_side_by_side_and_leaves_everything(tmp_path
     assert [(r["step"], r["backend"]) for r in records] == [(step, name) for step in range(1, 6) for name in ("numpy", "torch")]
     for record in records:
         assert record.keys() == {
-            "step", "backend", "loss", "lr", "grad_norm", "param_norm", "loss_scale", "tokens", "seconds", "tokens_per_second", "validation",
+            "step", "backend", "loss", "lr", "grad_norm", "param_norm", "loss_scale", "tokens", "seconds", "tokens_per_second",
+                "validation",
         }
         assert (record["validation"] is not None) == (record["step"] in (2, 4, 5)) and record["tokens"] == 32
     one, other = load_weights(out / "numpy-last.safetensors"), load_weights(out / "torch-last.safetensors")
