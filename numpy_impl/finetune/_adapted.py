@@ -1,6 +1,7 @@
 """What every adapted layer has in common: a frozen base, adapters by name, which of them run and which are merged into the base."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +40,14 @@ class _Adapted(Module):
     active : tuple of names    those that count, beside the base or merged into it
     merged : tuple of names    those of them that stand in the base's weight at the moment
 
-    `unfreeze` thaws the base only for a pattern that names it, such as ``"*.base.bias"``: without patterns, only adapters train.
+    `unfreeze` thaws the base's bias only for a pattern that names the base, such as ``"*.base.bias"``, and its weight never: merging and
+    unmerging would undo what it learned.
 
     A layer of its own says what an update looks like: `_shapes` of lora_A and lora_B, `_update`, how far an adapter moves the weight,
     `_stand_in`, a plain layer with another weight; and, where `_has_dora`, the `_norms` of a weight that an adapter has moved.
     """
 
-    base: Module
+    base: Any
     adapters: dict[str, Adapter]
     active: tuple[str, ...]
     merged: tuple[str, ...]
@@ -194,12 +196,12 @@ class _Adapted(Module):
     # What the methods above share
 
     @property
-    def _original(self) -> Module:
+    def _original(self) -> Any:
         """The base without what is merged."""
         return self._unmerged[0] if self._unmerged else self.base
 
     @property
-    def _dtype(self):
+    def _dtype(self) -> np.dtype:
         return self.base.weight.dtype
 
     @property
@@ -223,4 +225,5 @@ class _Adapted(Module):
         for name, child in self.children():
             heard = patterns if frozen or name != "base" else tuple(pattern for pattern in patterns if "base" in pattern)
             child._set_frozen(heard, frozen, f"{prefix}{name}.")
+        self.base.freeze("weight")
         return self

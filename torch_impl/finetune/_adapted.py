@@ -1,6 +1,7 @@
 """What every adapted layer has in common: a frozen base, adapters by name, which of them run and which are merged into the base."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ class _Adapted(nn.Module):
     Whether an adapter's parameters require gradients is set whenever adapters are enabled, merged or taken out again.
     """
 
-    base: nn.Module
+    base: Any
+    adapters: Any                                        # an nn.ModuleDict of Adapter
     active: tuple[str, ...]
     merged: tuple[str, ...]
     _has_dora = True
@@ -157,7 +159,7 @@ class _Adapted(nn.Module):
     # What the methods above share
 
     @property
-    def _original(self) -> nn.Module:
+    def _original(self) -> Any:
         """The base without what is merged."""
         return self._unmerged[0] if self._unmerged else self.base
 

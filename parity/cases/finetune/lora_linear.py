@@ -1,0 +1,158 @@
+"""What LoRALinear is fed: bases with and without a bias, no adapter or several of any kind, some or none of them active, dropout."""
+
+from parity.cases import array, case, dims, flag, left_out, maybe, noise, number, one_of, size
+
+
+def build(side, *, in_features, out_features, base="layers.Linear", more=(), enabled=None, bias=True, **lora):
+    """A base of this side, the layer around it, further adapters, and the choice of those that run."""
+    options = dict(bias=bias) if base == "layers.Linear" else {}
+    layer = side.get("finetune.LoRALinear")(side.get(base)(in_features, out_features, **options, dtype=side.dtype), **lora)
+    for adapter in more:
+        layer.add(**adapter)
+    if enabled == ():
+        layer.disable()
+    elif enabled:
+        layer.enable(*enabled)
+    return layer
+
+
+def refused(act, *args, **options):
+    """The message with which a call is refused."""
+    try:
+        act(*args, **options)
+    except ValueError as error:
+        return str(error)
+    return "not refused"
+
+
+def weights(side, module):
+    return {name: side.numpy(value).copy() for name, value in module.state_dict().items()}
+
+
+def merging(side, module, x, noise=None):
+    """Merged, in one step or in several, the output stays; unmerged, so does every bit of the weights."""
+    before, y, names = weights(side, module), side.numpy(module(x)), module.active
+    kept, bare = module.base, module.base.bias
+    for name in names:
+        yield f"delta of {name}", tuple(module.delta(name).shape) == tuple(module.base.weight.shape), True
+    yield "folded", module.folded()(x), y
+    yield "folded is the base where nothing runs", module.folded() is module.base, names == ()
+    for order in ([names], [(name,) for name in names[::-1]]) if names else ():
+        for some in order:
+            module.merge(*some)
+            yield f"{some} merged", module(x), y
+            yield "the base", module._original is kept and module.base is not kept and module.base.bias is bare, True
+            yield "what trains", all(n not in some for n in training(side, module)), True
+            yield "merging twice", refused(module.merge, some[0]) != "not refused", True
+        yield "merged", set(module.merged) == set(names), True
+        yield "enabling what is merged", refused(module.enable) != "not refused", True
+        yield "disabling what is merged", refused(module.disable) != "not refused", True
+        yield "removing what is merged", refused(module.remove, names[0]) != "not refused", True
+        module.unmerge()
+        yield "merged", module.merged == (), True
+        yield "active", set(module.active) == set(names), True
+        yield "unmerged", weights(side, module).keys() == before.keys(), True
+        for name, value in weights(side, module).items():
+            yield f"bits of {name}", value.tobytes() == before[name].tobytes(), True
+    yield "unmerging what is not merged", refused(module.unmerge) != "not refused", True
+
+
+def training(side, module):
+    """The names of the adapters that train."""
+    if side.name == "numpy":
+        return {name.split(".")[1] for name in module.parameters()}
+    return {name.split(".")[1] for name, value in module.named_parameters() if value.requires_grad}
+
+
+def choosing(side, module, x, noise=None):
+    """What is enabled counts and trains, the rest does neither; what is unknown is refused, and nothing has changed then."""
+    names, active = tuple(module.adapters), module.active
+    base, noised = side.numpy(module.base(x)), module(x, noise=noise)
+    yield "what trains", training(side, module) == set(active), True
+    for chosen in [(), *((name,) for name in names), names]:
+        module.enable(*chosen) if chosen else module.disable()
+        yield f"{chosen} active", module.active == chosen, True
+        yield f"{chosen} train", training(side, module) == set(chosen), True
+        deltas = sum(side.numpy(x) @ side.numpy(module.delta(name)).T for name in chosen)
+        yield f"{chosen} added", module(x), base + deltas
+    module.enable()
+    yield "all enabled", module.active == names, True
+    for method in (module.enable, module.merge, module.remove, module.delta, module.scaling, module.folded):
+        yield f"{method.__name__} of an unknown name", "'nobody'" in refused(method, "nobody"), True
+    if names:
+        yield "a name twice", "a name other than" in refused(module.add, names[0], r=1, alpha=1), True
+        yield "two of a name merged", refused(module.merge, names[0], names[0]) != "not refused", True
+    else:
+        yield "nothing to merge", refused(module.merge) != "not refused", True
+    yield "all of them still", (module.active, tuple(module.adapters)) == (names, names), True
+    module.add("passing", r=2, alpha=1.0)
+    yield "added", module.active == (*names, "passing"), True
+    yield "an adapter that starts", module(x), sum((side.numpy(x) @ side.numpy(module.delta(n)).T for n in names), base)
+    yield "its scaling", module.scaling("passing"), 0.5
+    module.remove("passing")
+    yield "removed", (module.active, tuple(module.adapters)) == (names, names), True
+    module.enable(*active) if active else module.disable()
+    yield "as before", module(x, noise=noise), noised
+
+
+def base_bias(side, module, x, noise=None):
+    """The base's bias trains when it is named, and counts once whatever the adapters read; its weight never does."""
+    if side.name != "numpy" or module.base.bias is None:
+        return
+    module.unfreeze("*base*")
+    y, backward = module.forward(x, noise=noise)
+    yield "what trains of the base", {n for n in module.parameters() if n.startswith("base")} == {"base.bias"}, True
+    yield "the gradient of the bias", backward(y)[-1]["base"]["bias"], y.reshape(-1, y.shape[-1]).sum(0)
+    module.freeze("base.*")
+
+
+def adapter(draw, **names):
+    """Options of one adapter. With a detached norm the gradient is no derivative, which central differences would tell."""
+    dora = draw(flag())
+    if draw.ordinary:
+        detached = dict(detach_norm=False) if dora else {}
+    else:
+        detached = dict(detach_norm=draw(left_out(flag())))
+    return dict(
+        names, r=draw(one_of(1, 2, 4, 9, 0)), alpha=draw(one_of(2, 16, number(0, 3))), rslora=draw(left_out(flag())),
+        dropout=draw(left_out(one_of(0.0, 0.3, 1.0))), dora=dora if dora else draw(left_out(False)),
+        start=draw(left_out(one_of("kaiming", "gaussian"))), **detached,
+    )
+
+
+SMALL = dict(in_features=3, out_features=4)
+
+
+@case(
+    "finetune.LoRALinear",
+    build=build,
+    also=[merging, choosing, base_bias],
+    bench=dict(init=dict(in_features=768, out_features=768, r=8, alpha=16), call=dict(x=array(1024, 768))),
+    refuses=[
+        dict(init=dict(SMALL, r=-1, alpha=1)),
+        dict(init=dict(SMALL, r=1.5, alpha=1)),
+        dict(init=dict(SMALL, r=2, alpha=-1)),
+        dict(init=dict(SMALL, r=2, alpha=float("inf"))),
+        dict(init=dict(SMALL, r=2, alpha=1, dropout=1.5)),
+        dict(init=dict(SMALL, r=2, alpha=1, start="zero")),
+        dict(init=dict(SMALL, r=2, alpha=1, more=[dict(name="default", r=1, alpha=1)])),
+        dict(init=dict(SMALL, r=2, alpha=1, more=[dict(name="a.b", r=1, alpha=1)])),
+        dict(init=dict(SMALL, r=2, alpha=1, more=[dict(name="", r=1, alpha=1)])),
+        dict(init=dict(SMALL, r=2, alpha=1, enabled=("defualt",))),
+        dict(init=dict(SMALL, base="layers.Embedding", r=2, alpha=1)),
+        dict(init=dict(SMALL, r=2, alpha=1), call=dict(x=array(5, 4))),
+        dict(init=dict(SMALL, r=2, alpha=1, dora=True), call=dict(x=array())),
+    ],
+)
+def lora_linear(draw):
+    *lead, width = draw(dims(1, 3, min_last=1))
+    first = draw(one_of(adapter(draw), adapter(draw), dict(r=None, alpha=1)))
+    more = [adapter(draw, name=name) for name in draw(one_of((), ("second",), ("second", "train")))]
+    names = (*(["default"] if first["r"] is not None else []), *(each["name"] for each in more))
+    return dict(
+        init=dict(
+            in_features=width, out_features=draw(size(8, 12) if draw.ordinary else size()), bias=draw(flag()), **first, more=more,
+            enabled=draw(one_of(None, (), names[:1] or None, names[::-1] or None)),
+        ),
+        call=dict(x=array(*lead, width), noise=draw(left_out(maybe(noise())))),
+    )
