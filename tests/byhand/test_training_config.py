@@ -86,3 +86,16 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="a configuration it can read"):
         resolve(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(("text", "complaint"), [
+    ("steps: 5\nlr: 1e-4\n", "needs YAML in .*run.yaml; line 2: YAML takes 1e-4 for text; write 1.0e-4"),
+    ("steps: 5\nsteps: 6\n", "line 2: 'steps' is given a second time"),
+    ("false\n", "names and values in"),
+])
+def test_yaml_that_means_something_else_is_refused(tmp_path, text, complaint):
+    pytest.importorskip("yaml")
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        resolve(file)
