@@ -22,6 +22,7 @@ class Adapter(Module):
         self.magnitude: NDArray | None = None
         self.r, self.alpha, self.rslora, self.dropout, self.detach_norm = r, alpha, rslora, dropout, detach_norm
         self.scaling = lora_scaling(r, alpha, rslora=rslora)
+        self.start: tuple[str, NDArray, NDArray] | None = None     # the name, A and B of a start that took a part of the base with it
         self.runs = True
 
     @property

@@ -21,6 +21,7 @@ class Adapter(nn.Module):
         self.register_parameter("magnitude", None)
         self.r, self.alpha, self.rslora, self.dropout, self.detach_norm = r, alpha, rslora, dropout, detach_norm
         self.scaling = lora_scaling(r, alpha, rslora=rslora)
+        self.start: tuple[str, Tensor, Tensor] | None = None     # the name, A and B of a start that took a part of the base with it
 
     @property
     def dora(self) -> bool:
