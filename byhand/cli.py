@@ -16,7 +16,8 @@ from rich.console import Console
 
 from byhand import blas
 from byhand.checks import NonFiniteError
-from byhand.run_config import resolve
+from byhand.finetune_config import FinetuneConfig
+from byhand.run_config import RunConfig, resolve
 from byhand.training_config import TrainingConfig
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -41,16 +42,21 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
         A .json or .yaml file with any of these options; the command line overrules it.
     """
     resolved = resolve(TrainingConfig, config, **options)
-    if resolved.threads:
-        blas.threads(resolved.threads)
-    elif resolved.model.parameters < 5_000_000 and "OMP_NUM_THREADS" not in os.environ:
-        blas.threads(1)  # sharing such small products gains little, and loses all of it where the other cores are busy
-    note = blas.tune()  # threads and kernels are chosen before anything imports NumPy
+    note = _threads(resolved, large=resolved.model.parameters >= 5_000_000)
     if note:
         _log(note)
     from byhand.commands.train import train
 
     return OK if train(resolved) else FAILED
+
+
+def _threads(config: RunConfig, *, large: bool) -> str | None:
+    """Threads and kernels are chosen before anything imports NumPy; the line that says so, if there is one."""
+    if config.threads:
+        blas.threads(config.threads)
+    elif not large and "OMP_NUM_THREADS" not in os.environ:
+        blas.threads(1)  # sharing such small products gains little, and loses all of it where the other cores are busy
+    return blas.tune()
 
 
 def _with_options(function: Callable[..., int], options: type) -> Callable[..., int]:
@@ -73,6 +79,26 @@ def _with_options(function: Callable[..., int], options: type) -> Callable[..., 
 
 
 app.command(_with_options(_train, TrainingConfig), name="train")
+
+
+def _finetune(*, config: Path | None = None, **options: Any) -> int:
+    """Fine-tune a model on text with adapters (LoRA, DoRA, IA³ …), on a base that may be quantized to 4 bits (QLoRA).
+
+    Parameters
+    ----------
+    config
+        A .json or .yaml file with any of these options; the command line overrules it.
+    """
+    resolved = resolve(FinetuneConfig, config, **options)
+    note = _threads(resolved, large=False)
+    if note:
+        _log(note)
+    from byhand.commands.finetune import finetune
+
+    return OK if finetune(resolved).kept else FAILED
+
+
+app.command(_with_options(_finetune, FinetuneConfig), name="finetune")
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
 app.command(experiments)
 

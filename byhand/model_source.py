@@ -120,7 +120,7 @@ def _hugging_face(path: Path) -> Source:
     config, state = load_hugging_face(path)
     model = _model(config, kind=hugging_face_kind(path))
     model.load_state_dict(state)
-    return Source(model, path.resolve().name, _tokenizer(path))
+    return Source(model, path.resolve().name, tokenizer_in(path))
 
 
 def _model(config: Any, seed: int = 0, kind: str | None = None) -> Any:
@@ -134,7 +134,7 @@ def _bytes_for(config: Any) -> Tokenize:
     return as_bytes
 
 
-def _tokenizer(path: Path) -> Tokenize:
+def tokenizer_in(path: Path) -> Tokenize:
     """The tokenizer in the directory; it is opened when a text comes."""
     def tokenize(text: str) -> tuple[list[int], list[str]]:
         file = path / "tokenizer.json"

@@ -8,7 +8,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+
+from byhand.checks import demand
 
 
 class RunDirectory:
@@ -35,6 +37,49 @@ class RunDirectory:
             self._metrics = (self.path / "metrics.jsonl").open("x", encoding="utf-8")
         except OSError as error:
             raise ValueError(f"RunDirectory needs a directory it can write to; {error.filename}: {error.strerror}") from error
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike, keep: Callable[[Mapping[str, Any]], bool]) -> "RunDirectory":
+        """A directory that holds a run already, to go on with it; of its metrics those lines stay for which `keep` holds.
+
+        Raises
+        ------
+        ValueError   if it holds none, or cannot be written to
+        """
+        run = object.__new__(cls)
+        run.path = Path(path)
+        demand("RunDirectory", (run.path / "metrics.jsonl").is_file(), "a directory with the metrics of a run", path=str(path))
+        lines = [json.dumps(record) for record in cls.metrics(run.path) if keep(record)]
+        try:
+            write_whole(run.path / "metrics.jsonl", "".join(line + "\n" for line in lines).encode())
+            run._metrics = (run.path / "metrics.jsonl").open("a", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"RunDirectory needs a directory it can write to; {error.filename}: {error.strerror}") from error
+        return run
+
+    @staticmethod
+    def metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+        """The records of a run, a line each; a last line that was cut short is passed over."""
+        records = []
+        for line in (Path(path) / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    @staticmethod
+    def read(file: str | os.PathLike) -> dict[str, Any]:
+        """What `describe` wrote.
+
+        Raises
+        ------
+        ValueError   if it cannot be read, or is no JSON
+        """
+        try:
+            return json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"RunDirectory needs JSON that it can read; {file}: {error}") from error
 
     def describe(self, name: str, content: Mapping[str, Any]) -> None:
         """Write `name`.json."""

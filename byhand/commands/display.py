@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 class Display:
@@ -33,6 +34,11 @@ class Display:
         """A line of results."""
         self._bar.stop()  # a bar below a line that goes to another stream would be torn
         self._out.print(text, style=style, markup=False)
+
+    def show(self, table: Table) -> None:
+        """A table of rich's among the results."""
+        self._bar.stop()
+        self._out.print(table)
 
     def header(self) -> None:
         """The names of the table's columns."""

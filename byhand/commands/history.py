@@ -1,6 +1,6 @@
 """The losses of a run, what came of it in a line, and whether two implementations kept what was promised."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PROMISED_FLOAT64 = 1e-9  # both curves, over the first hundred steps
@@ -23,6 +23,15 @@ class History:
         self._seconds[backend] += progress.metrics.seconds
         if progress.validation is not None:
             self.validation[backend][progress.step + 1] = progress.validation
+
+    def remember(self, record: Mapping[str, Any]) -> None:
+        """One line of the metrics of an earlier run that this one goes on with."""
+        name = record["backend"]
+        self.losses[name].append(record["loss"])
+        self._tokens[name] += record["tokens"]
+        self._seconds[name] += record["seconds"]
+        if record["validation"] is not None:
+            self.validation[name][record["step"]] = record["validation"]
 
     def summary(self) -> list[str]:
         """A line for each implementation: how far the loss fell, how fast, and the best validation loss."""

@@ -1,0 +1,219 @@
+"""`byhand finetune`: adapters trained on a frozen base, by one implementation or by both, in a run that can be killed at any moment."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byhand import checkpoint, corpus
+from byhand.checks import NonFiniteError, demand
+from byhand.commands.display import Display
+from byhand.commands.finetune_backends import NumpyTuned, TorchTuned, Tuned, digest
+from byhand.commands.history import PROMISED_FLOAT64, History
+from byhand.continuation import compare, continue_greedily
+from byhand.curves import draw_losses
+from byhand.finetune_config import FinetuneConfig
+from byhand.finetuning.base import Base, open_base
+from byhand.finetuning.report import freeze_report
+from byhand.finetuning.sizes import inventory
+from byhand.hugging_face.adapter import save_adapter
+from byhand.model_source import as_bytes
+from byhand.run_config import resolve
+from byhand.run_directory import RunDirectory
+
+_CHECKPOINTS = "checkpoints"
+
+
+class Outcome(NamedTuple):
+    """What a run came to.
+
+    path : its directory
+    kept : whether two implementations kept what was promised, and no frozen bit has changed
+    losses, validation : by implementation, as History has them
+    """
+
+    path: Path
+    kept: bool
+    losses: dict[str, list[float]]
+    validation: dict[str, dict[int, float]]
+
+
+def finetune(config: FinetuneConfig) -> Outcome:
+    """Fine-tune, print, and leave a run directory with checkpoints and the adapter.
+
+    Raises
+    ------
+    ValueError       if the configuration, the base, the text or the installation will not do
+    NonFiniteError   if a loss or a gradient is not finite; the last checkpoint is whole
+    """
+    stopped = None if config.resume is None else _Stopped.read(config.resume)
+    if stopped is not None:
+        config = stopped.config
+    base = open_base(str(config.base))
+    longest = base.config.max_length
+    demand("finetune", config.length <= longest, f"length <= {longest}, the longest sequence of the base", length=config.length)
+    text = corpus.load(config.text)
+    training, kept_apart = corpus.split(_tokens(base, text))
+    validation = corpus.spread(kept_apart, batch=config.batch, length=config.length, count=config.validation_batches)
+
+    def batches(step: int) -> list[corpus.Batch]:
+        ids, targets = corpus.draw(training, batch=config.batch, length=config.length, seed=config.seed, step=step)
+        return list(zip(np.array_split(ids, config.accumulate), np.array_split(targets, config.accumulate), strict=True))
+
+    batches(0)  # a text too short for a window is refused before anything is built
+    tuned = _tuned(config, base)
+    names = [one.name for one in tuned]
+    frozen = {one.name: digest(one.state(), one.trained()) for one in tuned}
+    if stopped is not None:
+        stopped.check(text.digest, frozen)
+    begun = {one.name: {name: array.copy() for name, array in one.trained().items()} for one in tuned}
+    history = History(names)
+    directory = RunDirectory(config.name, out=config.out) if stopped is None else stopped.reopen()
+    with directory as run, Display(config.steps, config.every, names) as display:
+        if stopped is None:
+            run.describe("config", config.as_dict())
+            seen = dict(name=text.name, bytes=len(text.tokens), sha256=text.digest)
+            run.describe("about", dict(base=base.title, text=seen, frozen=frozen))
+        else:
+            stopped.restore(tuned, history)
+        display.say(f"{config.method} on {base.title}; {config.steps} steps of {config.batch} × {config.length} tokens of {text.name}")
+        display.show(freeze_report(inventory(tuned[0].model)).table())
+        display.say()
+        display.header()
+        after = None if stopped is None else stopped.after
+        try:
+            for together in zip(*(one.fit(batches, validation, after) for one in tuned), strict=True):
+                for one, progress in zip(tuned, together, strict=True):
+                    history.add(one.name, progress)
+                    run.log(step=progress.step + 1, backend=one.name, **progress.metrics._asdict(), validation=progress.validation)
+                display.step(together)
+                if (together[0].step + 1) % config.save_every == 0 or together[0].step + 1 == config.steps:
+                    _save(run, config, tuned, together)
+        except (NonFiniteError, KeyboardInterrupt) as ended:
+            ended.add_note(f"The last checkpoint is whole: byhand finetune --resume {run.path}")
+            raise
+        display.say()
+        for line in history.summary():
+            display.say(line)
+        kept = _unchanged(display, tuned, frozen, begun)
+        if len(tuned) == 2:
+            agreed, verdict = history.verdict(config.dtype)
+            kept &= agreed
+            display.say(verdict)
+        for one in tuned:
+            _keep_adapter(run, config, base, one, "adapter" if one is tuned[0] else f"adapter-{one.name}")
+        if config.sample:
+            _sample(display, config, base, tuned)
+        _draw(display, run, config, base, history)
+        display.say(f"\n{run.path}: {', '.join(sorted(file.name for file in run.path.iterdir()))}")
+    return Outcome(run.path, kept, history.losses, history.validation)
+
+
+class _Stopped(NamedTuple):
+    """A run that is to go on: its directory and configuration, what it met, and its last checkpoint, None before the first."""
+
+    path: Path
+    config: FinetuneConfig
+    about: dict[str, Any]
+    last: checkpoint.Checkpoint | None
+
+    @classmethod
+    def read(cls, where: str) -> "_Stopped":
+        path = Path(where)
+        demand("finetune", (path / "about.json").is_file(), "the directory of a run to resume, with its about.json", resume=where)
+        config = resolve(FinetuneConfig, path / "config.json")
+        latest = checkpoint.latest(path / _CHECKPOINTS)
+        return cls(path, config, RunDirectory.read(path / "about.json"), None if latest is None else checkpoint.load(latest))
+
+    @property
+    def after(self) -> tuple[int, float, int] | None:
+        if self.last is None:
+            return None
+        progress = self.last.values["progress"]
+        return progress["step"], progress["lowest"], progress["forwards"]
+
+    def check(self, text: str, frozen: Mapping[str, str]) -> None:
+        """What the run stands on must be what it stood on."""
+        demand("finetune", self.about["text"]["sha256"] == text, "the text that the run began with", sha256=text)
+        demand("finetune", self.about["frozen"] == frozen, "the base that the run began with, to the bit", sha256=dict(frozen))
+
+    def reopen(self) -> RunDirectory:
+        done = 0 if self.after is None else self.after[0] + 1
+        return RunDirectory.reopen(self.path, lambda record: record["step"] <= done)
+
+    def restore(self, tuned: Sequence[Tuned], history: History) -> None:
+        if self.last is None:
+            return
+        for one in tuned:
+            one.restore(self.last.arrays[f"{one.name}-trained"], self.last.arrays[f"{one.name}-optimizer"])
+        for record in RunDirectory.metrics(self.path):
+            history.remember(record)
+
+
+def _tuned(config: FinetuneConfig, base: Base) -> list[Tuned]:
+    """The implementations to train; PyTorch's starts from the arrays that NumPy's has, so that a seed is one run in either."""
+    by_hand = NumpyTuned(config, base)
+    if config.backend == "numpy":
+        return [by_hand]
+    twin = TorchTuned(config, base, by_hand.state())
+    return [by_hand, twin] if config.backend == "both" else [twin]
+
+
+def _tokens(base: Base, text: corpus.Corpus) -> NDArray:
+    """The text in the base's tokens: its bytes, or what its tokenizer makes of it."""
+    if base.tokenize is as_bytes:
+        return text.tokens
+    ids, _ = base.tokenize(text.tokens.tobytes().decode("utf-8", errors="replace"))
+    return np.asarray(ids, np.int64)
+
+
+def _save(run: RunDirectory, config: FinetuneConfig, tuned: Sequence[Tuned], together: Sequence[Any]) -> None:
+    arrays: dict[str, Mapping[str, NDArray]] = {}
+    for one in tuned:
+        arrays |= {f"{one.name}-trained": one.trained(), f"{one.name}-optimizer": one.optimizer_state()}
+    progress = together[0]
+    values = {"progress": dict(step=progress.step, lowest=progress.lowest, forwards=progress.forwards)}
+    checkpoint.save(run.path / _CHECKPOINTS, progress.step + 1, arrays=arrays, values=values, keep=config.keep)
+
+
+def _unchanged(display: Display, tuned: Sequence[Tuned], frozen: Mapping[str, str], begun: Mapping[str, Mapping[str, NDArray]]) -> bool:
+    """Whether the frozen part has every bit it had."""
+    kept = True
+    for one in tuned:
+        same = digest(one.state(), one.trained()) == frozen[one.name]
+        kept &= same
+        moved = sum(not np.array_equal(array, begun[one.name][name]) for name, array in one.trained().items())
+        display.say(f"{one.name}: {moved} of {len(begun[one.name])} trained arrays have moved; the frozen ones are "
+                    + (f"what they were, to the bit (SHA-256 {frozen[one.name][:12]}…)" if same else "NOT what they were"))
+    return kept
+
+
+def _keep_adapter(run: RunDirectory, config: FinetuneConfig, base: Base, one: Any, name: str) -> None:
+    """LoRA's adapters as peft reads them; what other methods train as arrays by name."""
+    if one.lora is None:
+        run.save(name, one.trained(), method=config.method)
+        return
+    state = {key.replace(".adapters.default.", ".").replace(".base.bias", ".bias"): array for key, array in one.trained().items()}
+    save_adapter(run.path / name, config=one.lora, model_config=base.config, state=state, base_name=str(base.path or base.title))
+
+
+def _sample(display: Display, config: FinetuneConfig, base: Base, tuned: Sequence[Tuned]) -> None:
+    if base.tokenize is not as_bytes:
+        return
+    written = [continue_greedily(one.logits, config.prompt.encode(), count=config.sample, context=config.length) for one in tuned]
+    for one, continuation in zip(tuned, written, strict=True):
+        display.say(f"\n{one.name} continues {config.prompt!r}:")
+        display.say("  | " + continuation.text.replace("\n", "\n  | "), style="cyan")
+    if len(written) == 2:
+        display.say("\n" + compare(*written).reason)
+
+
+def _draw(display: Display, run: RunDirectory, config: FinetuneConfig, base: Base, history: History) -> None:
+    title = f"{config.method} on {base.title}, {config.dtype}, seed {config.seed}"
+    bound = PROMISED_FLOAT64 if config.dtype == "float64" else None
+    try:
+        draw_losses(run.path / "losses.png", history.losses, validation=history.validation, title=title, bound=bound)
+    except ValueError as missing:
+        display.say(f"\nNo figure was drawn: {missing}")
