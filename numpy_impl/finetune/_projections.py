@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from numpy.typing import DTypeLike
+
 from byhand.checks import fail
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -24,6 +26,11 @@ class OnFrozen(Module):
 def projections(model: Module) -> dict[str, Module]:
     """The matrices of a model by dotted name, those inside of other adapters too."""
     return {name: module for name, module in model.modules() if isinstance(module, Linear)}
+
+
+def dtype_of(base: Module) -> DTypeLike:
+    """The dtype of the floats that a layer holds."""
+    return next(array.dtype for array in base.state_dict().values() if array.dtype.kind == "f")
 
 
 def need_projection(who: str, base: Module) -> None:

@@ -1,6 +1,7 @@
 """What adapters stand on: the projections of a model, by name."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +12,12 @@ from torch_impl.layers.linear import Linear
 def projections(model: nn.Module) -> dict[str, nn.Module]:
     """The matrices of a model by dotted name, those inside of other adapters too."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+
+
+def like(base: nn.Module) -> dict[str, Any]:
+    """The dtype of the floats that a layer holds, and their device."""
+    tensor = next(tensor for tensor in base.state_dict().values() if tensor.is_floating_point())
+    return dict(dtype=tensor.dtype, device=tensor.device)
 
 
 def need_projection(who: str, base: nn.Module) -> None:

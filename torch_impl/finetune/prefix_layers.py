@@ -1,0 +1,118 @@
+"""Prefix tuning (Li & Liang 2021, arXiv:2101.00190): every attention layer reads a few learned keys and values before the text."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
+from byhand.noise import Noise, at
+from torch_impl.finetune._projections import like, wrap
+from torch_impl.finetune.prefix import Prefix
+from torch_impl.finetune.prefix_attention import prefix_attention
+from torch_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
+from torch_impl.layers.multi_head_attention import MultiHeadAttention
+from torch_impl.positions.rotary import rotary as turn
+
+
+class PrefixGroupedQueryAttention(nn.Module):
+    """GroupedQueryAttention whose queries also see N learned keys and values, wherever they stand and whatever masks hide.
+
+    Rotary does not turn the prefix, and real tokens keep the positions 0 … T−1. base is frozen; hidden is the width of the MLP through
+    which the prefix is learned, None for none.
+    """
+
+    def __init__(self, base: GroupedQueryAttention, n: int, *, hidden: int | None = None, rng: torch.Generator | None = None):
+        super().__init__()
+        if not isinstance(base, GroupedQueryAttention):
+            fail("PrefixGroupedQueryAttention", "a GroupedQueryAttention as its base", f"a {type(base).__name__}")
+        self.base = base.requires_grad_(False)
+        self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, rng=rng, **like(base))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
+                causal: bool = False, noise: Noise | None = None) -> Tensor:
+        who, base = "PrefixGroupedQueryAttention", self.base
+        at_least_rank(who, 2, x=x)
+        booleans(who, mask=mask)
+        t = x.shape[-2]
+        broadcastable(who, (*x.shape[:-2], base.n_heads, t, t), bias=bias, mask=mask)
+        q = base.q_proj(x, noise=at(noise, "q_proj")).unflatten(-1, (-1, base.head_width))  # (..., T, H, E)
+        k = base.k_proj(x, noise=at(noise, "k_proj")).unflatten(-1, (-1, base.head_width))  # (..., T, K, E)
+        v = base.v_proj(x, noise=at(noise, "v_proj")).unflatten(-1, (-1, base.head_width))
+        if base.q_norm is not None and base.k_norm is not None:
+            q, k = base.q_norm(q), base.k_norm(k)
+        q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)  # (..., H or K, T, E)
+        if rotary is not None:
+            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
+            cos, sin = (table[..., None, :, :] for table in rotary)
+            q, k = turn(q, cos=cos, sin=sin), turn(k, cos=cos, sin=sin)
+        if base.window is not None:  # a window hides text; of the prefix it hides nothing
+            band = _band(t, *base.window, q.device)
+            mask = band if mask is None else mask & band
+        heads = prefix_attention(
+            q, k, v, *self.prefix(), bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
+        )  # (..., H, T, E)
+        return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
+
+
+class PrefixMultiHeadAttention(nn.Module):
+    """MultiHeadAttention whose queries also see N learned keys and values, in front of the sequence or of the context.
+
+    base is frozen; hidden is the width of the MLP through which the prefix is learned, None for none.
+    """
+
+    def __init__(self, base: MultiHeadAttention, n: int, *, hidden: int | None = None, rng: torch.Generator | None = None):
+        super().__init__()
+        if not isinstance(base, MultiHeadAttention):
+            fail("PrefixMultiHeadAttention", "a MultiHeadAttention as its base", f"a {type(base).__name__}")
+        self.base = base.requires_grad_(False)
+        head_width = base.q_proj.weight.shape[0] // base.n_heads
+        self.prefix = Prefix(n, base.n_heads, head_width, hidden=hidden, rng=rng, **like(base))
+
+    def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
+                causal: bool = False, noise: Noise | None = None) -> Tensor:
+        base = self.base
+        at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
+        source = x if context is None else context
+        q = base._split(base.q_proj(x, noise=at(noise, "q_proj")))
+        k = base._split(base.k_proj(source, noise=at(noise, "k_proj")))
+        v = base._split(base.v_proj(source, noise=at(noise, "v_proj")))
+        heads = prefix_attention(
+            q, k, v, *self.prefix(), bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
+        )  # (..., H, T, E)
+        return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
+
+
+def apply_prefix(model: nn.Module, *, n: int, targets: Sequence[str] = ("*",), hidden: int | None = None,
+                 rng: torch.Generator | None = None) -> list[str]:
+    """Freeze the model, give every attention layer whose name or pattern is in `targets` a prefix of n entries, and return their names.
+
+    hidden is the width of the MLPs through which the prefixes are learned, which `materialize_prefix` drops; None: without them.
+    """
+    who = "apply_prefix"
+    size(who, at_least=0, n=n)
+    if hidden is not None:
+        size(who, hidden=hidden)
+    layers = {name: module for name, module in model.named_modules() if type(module) in _WITH_PREFIX}
+    if not layers:
+        fail(who, "a model with GroupedQueryAttention or MultiHeadAttention", f"a {type(model).__name__} without")
+    names = matching(who, layers, of="attention layers", targets=targets)
+    if not names:
+        fail(who, "a target", f"targets={targets!r}")
+    wrap(model, names, lambda _, base: _WITH_PREFIX[type(base)](base, n, hidden=hidden, rng=rng))
+    return names
+
+
+def materialize_prefix(model: nn.Module) -> list[str]:
+    """Drop the MLPs of all prefixes in a model, keep what they give in their place, and return the names of the prefixes."""
+    prefixes = {name: module for name, module in model.named_modules() if isinstance(module, Prefix) and module.rows is None}
+    if not prefixes:
+        fail("materialize_prefix", "a model with prefixes that have an MLP", f"a {type(model).__name__} without")
+    for prefix in prefixes.values():
+        prefix.materialize()
+    return list(prefixes)
+
+
+_WITH_PREFIX: dict[type, Callable[..., nn.Module]] = {
+    GroupedQueryAttention: PrefixGroupedQueryAttention, MultiHeadAttention: PrefixMultiHeadAttention,
+}
