@@ -21,13 +21,14 @@ def digest(path: Path) -> dict[str, Any]:
 
 def write_manifest(directory: Path, files: Mapping[str, Mapping[str, Any]], **about: Any) -> None:
     """Write manifest.json: the digests of `files` by name, and `about`, which any JSON may be."""
-    write_whole(directory / MANIFEST, _text(dict(about, files={name: dict(value) for name, value in files.items()})))
+    values = dict(about, files={name: dict(value) for name, value in files.items()})
+    write_whole(directory / MANIFEST, _text(values | {"sha256": hashlib.sha256(_text(values)).hexdigest()}))
 
 
 def read_manifest(who: str, directory: Path) -> dict[str, Any]:
     """What manifest.json holds: `about`, and the digests under "files".
 
-    The text must be the very one that `write_manifest` writes, so that no bit of it can turn unseen.
+    It holds a digest of itself too, and its text must be the very one that `write_manifest` writes, so that no bit can turn unseen.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def read_manifest(who: str, directory: Path) -> dict[str, Any]:
         raise ValueError(f"{who} needs {path}, which tells whether the files beside it are whole: {error.strerror}") from error
     try:
         values = json.loads(content)
-        whole = isinstance(values["files"], dict) and content == _text(values)
+        whole = content == _text(values) and values.pop("sha256") == hashlib.sha256(_text(values)).hexdigest()
     except (ValueError, TypeError, LookupError, RecursionError):
         whole = False
     if not whole:

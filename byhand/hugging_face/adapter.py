@@ -1,0 +1,85 @@
+"""LoRA adapters as peft's two files, adapter_config.json and adapter_model.safetensors, read and written."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from byhand.configs.lora import LoRAConfig
+from byhand.hugging_face.adapter_maps import adapter_from_peft, adapter_to_peft
+from byhand.hugging_face.adapter_places import Config
+from byhand.hugging_face.directory import _array
+from byhand.manifest import MANIFEST, read_manifest, replace_files, settled
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def save_adapter(path: str | os.PathLike, *, config: LoRAConfig, model_config: Config, state: Mapping[str, NDArray],
+                 base_name: str | None = None, base: Mapping[str, NDArray] | None = None) -> Path:
+    """Write an adapter into the directory `path`, for `load_adapter` and for peft's ``PeftModel.from_pretrained``.
+
+    The files change together, held by a manifest of their digests: whenever the writing is interrupted, `load_adapter` finds the old
+    adapter or the new one. What else is in the directory stays.
+
+    Parameters
+    ----------
+    path           the directory, made if there is none
+    config         of the adapter. peft is not told of a start that changes the base (PiSSA, OLoRA, LoftQ): it must be given that base
+    model_config   of the model it was trained on
+    state          {"blocks.0.attn.q_proj.lora_A": (R, I), "….lora_B": (O, R), "….magnitude": (O,)} and, where biases train,
+                   {"blocks.0.attn.q_proj.bias": (O,)}
+    base_name      the base's name or directory, for peft's users
+    base           the base's own arrays, needed only where magnitudes or biases are saved and just one or two of GPT-2's query, key and
+                   value, which are one module there, have an adapter
+
+    Raises
+    ------
+    ValueError   if a name or a shape is not the config's, or peft has no such adapter; then nothing has been written
+    """
+    values, arrays = adapter_to_peft(config, model_config, state, base_name=base_name, base=base)
+    path = Path(path)
+    content = {_CONFIG: (json.dumps(values, indent=2) + "\n").encode(), _WEIGHTS: safetensors.numpy.save(arrays, {"format": "pt"})}
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        replace_files(path, content, lora=dataclasses.asdict(config))
+    except OSError as error:
+        raise ValueError(f"save_adapter needs a directory it can write to; {error.filename or path}: {error.strerror}") from error
+    return path
+
+
+def load_adapter(path: str | os.PathLike, model_config: Config) -> tuple[LoRAConfig, dict[str, NDArray]]:
+    """The config and the arrays of the adapter in a directory, peft's or our own, for a model of `model_config`.
+
+    Returns
+    -------
+    config : LoRAConfig   with start "kaiming" or "gaussian": the base that a saved adapter belongs to has been made already
+    state                 as `save_adapter` takes it; bfloat16, which NumPy lacks, comes as float32. Copies of embeddings that peft saves
+                          beside their adapters are left behind
+
+    Raises
+    ------
+    ValueError   if a file is missing or damaged, or not what the manifest beside it tells of; if the adapter is for another base; or if
+                 it has what ours have not, which is named
+    """
+    who, path = "load_adapter", Path(path)
+    manifest = read_manifest(who, path) if (path / MANIFEST).exists() else {"files": {}}
+    try:
+        text, weights = (settled(who, path / name, manifest["files"].get(name)).read_bytes() for name in (_CONFIG, _WEIGHTS))
+    except OSError as error:
+        raise ValueError(f"{who} needs a file it can read; {error.filename}: {error.strerror}") from error
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{who} needs JSON in {path / _CONFIG}; {error}") from error
+    try:
+        entries = safetensors.deserialize(weights)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{who} needs a complete safetensors file; {path / _WEIGHTS}: {error}") from error
+    arrays = {name: _array(path / _WEIGHTS, name, entry) for name, entry in entries}
+    saved_as = LoRAConfig.from_dict(manifest["lora"]) if "lora" in manifest else None
+    return adapter_from_peft(values, arrays, model_config, saved_as=saved_as)
