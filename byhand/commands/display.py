@@ -1,5 +1,6 @@
 """What a person sees of a run: results on stdout, progress on stderr (a bar on a terminal, plain lines elsewhere)."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ class Display:
 
     def __init__(self, steps: int, every: int, backends: Sequence[str]):
         self._steps, self._every, self._backends = steps, every, backends
-        self._out = Console(highlight=False, soft_wrap=True)
+        self._out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)  # a file has no width
         self._log = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -38,7 +39,7 @@ class Display:
     def show(self, table: Table) -> None:
         """A table of rich's among the results."""
         self._bar.stop()
-        self._out.print(table)
+        self._out.print(table, soft_wrap=False)
 
     def header(self) -> None:
         """The names of the table's columns."""
