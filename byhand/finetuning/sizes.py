@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from byhand.checks import choice, demand, size
@@ -21,7 +21,7 @@ def largest_rank(shape: Shape) -> int:
 
 
 def rank_cost(shape: Shape) -> int:
-    """Parameters of an adapter per unit of its rank: a row of A and a column of B.
+    """Parameters of an adapter per unit of its rank: a row of A and a column of B (of a convolution, one without groups).
 
     Examples
     --------
@@ -100,13 +100,20 @@ def inventory(model: Any) -> list[Stored]:
     return [stored for name, module in named for stored in _own(f"{name}." if name else "", module)]
 
 
-def weight_shapes(model: Any, names: list[str]) -> dict[str, Shape]:
-    """The shape of the weight of each module of these names; of what an adapter wraps, where there is one."""
-    shapes = {stored.name: stored.shape for stored in inventory(model)}
-    found = {name: shapes.get(f"{name}.weight", shapes.get(f"{name}.base.weight")) for name in names}
-    for name, shape in found.items():
+def weight_shapes(model: Any, names: Iterable[str]) -> dict[str, Shape]:
+    """The shape (out, in, …) of the weight of each module of these names; of what an adapter wraps, where there is one.
+
+    A table of embeddings (V, D) counts as (D, V), the matrix that a token's one-hot row is multiplied by.
+    """
+    modules, found = dict(_modules(model)), {}
+    for name in names:
+        demand("weight_shapes", name in modules, "names of modules", name=name)
+        base = getattr(modules[name], "base", modules[name])
+        shape = {stored.name: stored.shape for stored in _own("", base)}.get("weight")
         demand("weight_shapes", shape is not None, "names of modules that have a weight", name=name)
-    return {name: shape for name, shape in found.items() if shape is not None}
+        assert shape is not None
+        found[name] = shape[::-1] if type(base).__name__ == "Embedding" else shape
+    return found
 
 
 def _modules(model: Any) -> Iterator[tuple[str, Any]]:

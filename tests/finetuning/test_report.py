@@ -43,9 +43,11 @@ def test_a_model_is_counted_alike_on_both_sides():
 
 
 def test_shapes_of_weights_by_module_name():
-    assert weight_shapes(Llama(SIZES), ["blocks.1.mlp.down_proj", "tokens"]) == {"blocks.1.mlp.down_proj": (8, 12), "tokens": (11, 8)}
+    assert weight_shapes(Llama(SIZES), ["blocks.1.mlp.down_proj", "tokens"]) == {"blocks.1.mlp.down_proj": (8, 12), "tokens": (8, 11)}
     with pytest.raises(ValueError, match=r"names of modules that have a weight; got name 'blocks.1.mlp'"):
         weight_shapes(Llama(SIZES), ["blocks.1.mlp"])
+    with pytest.raises(ValueError, match=r"names of modules; got name 'blocks.7'"):
+        weight_shapes(Llama(SIZES), ["blocks.7"])
 
 
 def test_the_tables_say_what_was_counted():
