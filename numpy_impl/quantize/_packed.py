@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import choice, demand, floats, ids_below, same_shape, size
+from byhand.checks import choice, demand, floats, of_dtype, same_shape, size
 
 _CHUNK = 65536                    # values worked on together: they stay in the processor's cache
 _MAGNITUDE = np.uint32(0x7FFFFFFF)    # all bits of a float32 but its sign
@@ -99,10 +99,9 @@ def unpack(who: str, codes: NDArray, *, absmax: NDArray, shape: Sequence[int], b
     choice(who, ("float32", "float64"), dtype=np.dtype(dtype).name)
     count = math.prod(shape)
     floats(who, absmax=absmax)
+    of_dtype(who, "uint8", codes=codes)
     same_shape(who, (-(-count // 2),), codes=codes)
     same_shape(who, (-(-count // block),), absmax=absmax)
-    if codes.dtype != np.uint8:
-        ids_below(who, 256, codes=codes)
 
     scales = absmax.astype(np.float32, copy=False)
     x = np.empty(count + count % 2, dtype=np.float32)

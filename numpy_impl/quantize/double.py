@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, exact_rank, floats, ids_below, same_shape, size
+from byhand.checks import demand, exact_rank, floats, of_dtype, same_shape, size
 from numpy_impl.quantize._spaced import spaced
 
 
@@ -115,7 +115,7 @@ def dequantize_dynamic(codes: NDArray, *, absmax: NDArray, block: int = 256) -> 
 
     Raises
     ------
-    ValueError   if absmax has not the length that codes and block ask for, or a code is no byte
+    ValueError   if absmax has not the length that codes and block ask for, or codes are not uint8
 
     Examples
     --------
@@ -128,7 +128,7 @@ def dequantize_dynamic(codes: NDArray, *, absmax: NDArray, block: int = 256) -> 
 def _dequantize(who: str, codes: NDArray, absmax: NDArray, block: int) -> NDArray:
     size(who, block=block)
     exact_rank(who, 1, codes=codes)
-    ids_below(who, 256, codes=codes)
+    of_dtype(who, "uint8", codes=codes)
     floats(who, absmax=absmax)
     same_shape(who, (-(-codes.size // block),), absmax=absmax)
     return _MAP.take(codes) * _spread(absmax.astype(np.float32, copy=False), block, codes.size)
@@ -164,11 +164,12 @@ def double_quantize(absmax: NDArray, *, block: int = 256) -> DoubleQuantized:
     floats("double_quantize", absmax=absmax)
     exact_rank("double_quantize", 1, absmax=absmax)
     size("double_quantize", block=block)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         scales = absmax.astype(np.float32, copy=False)
-    demand("double_quantize", bool(np.isfinite(scales).all()), "absmax finite in float32", absmax=absmax)
-    offset = np.asarray(scales.sum(dtype=np.float64) / max(scales.size, 1), dtype=np.float32)
-    return DoubleQuantized(*_quantize(scales - offset, block), offset)
+        offset = np.asarray(scales.sum(dtype=np.float64) / max(scales.size, 1), dtype=np.float32)
+        left = scales - offset
+    demand("double_quantize", bool(np.isfinite(left).all()), "absmax, with and without its mean, finite in float32", absmax=absmax)
+    return DoubleQuantized(*_quantize(left, block), offset)
 
 
 def double_dequantize(codes: NDArray, *, absmax: NDArray, offset: NDArray, block: int = 256) -> NDArray:

@@ -9,11 +9,10 @@ from numpy_impl.quantize._packed import FourBit, both_halves, pack, unpack
 
 
 def fp4_table() -> NDArray:
-    """level = (−1)^s · (1 + m/2) · 2^(1 − e) · (2/3) for the code s ee m (sign, exponent, mantissa);  where e = 0: m/192 in place of it.
+    """level = (−1)^s · (1 + m/2) · 2^(4 − e) / 12 for the code s ee m (sign, exponent, mantissa), and (−1)^s · m/16 / 12 where e = 0.
 
-    A float with three unusual choices. The exponent field counts down: e = 1 is the largest binade, ⅔ and 1, e = 2 half of it, e = 3 a
-    quarter of it. Below these normal numbers stand, at e = 0, zero and one subnormal. And the largest magnitude, 12 · 2⁻³ before scaling,
-    is made 1: in units of which 12, 8, 6, 4, 3 and 2 twelfths are normal, and 1/16 of a twelfth is the subnormal.
+    A float of unusual make: the exponent counts down, from 8 and 12 twelfths (e = 1) over 4 and 6 (e = 2) to 2 and 3 (e = 3), where another
+    format would count up; and below these normal numbers stand, at e = 0, a zero and one subnormal, a sixteenth of a twelfth.
 
     Returns
     -------
@@ -80,7 +79,7 @@ def dequantize_fp4(
 
     Raises
     ------
-    ValueError   if codes or absmax have not the length that shape and block ask for, or a code is no byte
+    ValueError   if codes or absmax have not the length that shape and block ask for, or codes are not uint8
 
     Examples
     --------

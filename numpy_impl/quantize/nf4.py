@@ -84,7 +84,7 @@ def dequantize_nf4(
 
     Raises
     ------
-    ValueError   if codes or absmax have not the length that shape and block ask for, or a code is no byte
+    ValueError   if codes or absmax have not the length that shape and block ask for, or codes are not uint8
 
     Examples
     --------
