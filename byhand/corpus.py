@@ -1,4 +1,4 @@
-"""Text to train on, as bytes: the Python standard library's own source, which every machine has, or any file or directory."""
+"""Text to train on, as bytes: texts that every machine with Python has, by name, or any file or directory."""
 
 import dataclasses
 import hashlib
@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import demand, in_range, size
+from byhand.tasks import list_operations
 
 Batch = tuple[NDArray, NDArray]  # ids and targets, each (B, T)
 
+NAMES = ("library", "topics", "list-operations")
+
+_LIST_OPERATIONS = 22_500  # lines
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test"})
 
 
@@ -35,19 +39,32 @@ class Corpus:
 
 
 def load(path: str | os.PathLike | None = None) -> Corpus:
-    """The text of a file, of every file below a directory (hidden ones left out), or, without a path, of Python's standard library.
+    """The text of this name, of a file, or of every file below a directory (hidden ones left out).
+
+    Names, of texts that need no file: ``"library"``, the source of Python's standard library, which is also what is loaded without a
+    path; ``"topics"``, English: the help topics of Python's own documentation; ``"list-operations"``, a megabyte of lines such as
+    ``Max(First(2, 8), 5) = 5``. A file or directory that is called so is written with its directory: ``"./topics"``.
 
     Files are joined in the order of their paths, each ending with a newline, so that the same files always make the same corpus.
 
     Raises
     ------
     ValueError   if the path does not exist or cannot be read, or holds no text
+
+    Examples
+    --------
+    >>> load("list-operations").tokens[:14].tobytes()
+    b'Max(9, 5) = 9\\n'
     """
-    if path is None:
+    if path is None or path == "library":
         root = Path(sysconfig.get_path("stdlib"))
         return _join("the standard library of Python " + sysconfig.get_python_version(), root, _walk(root, _NOT_LIBRARY, suffix=".py"))
+    if path == "topics":
+        return _topics()
+    if path == "list-operations":
+        return _corpus("nested list operations", [list_operations.text(_LIST_OPERATIONS, seed=0).encode()])
     root = Path(path)
-    demand("corpus.load", root.exists(), "a file or a directory that exists", path=str(path))
+    demand("corpus.load", root.exists(), f"a file or a directory that exists, or one of {', '.join(NAMES)}", path=str(path))
     return _join(str(root), root, [root] if root.is_file() else _walk(root))
 
 
@@ -104,7 +121,20 @@ def _join(name: str, root: Path, paths: "Iterator[Path] | list[Path]") -> Corpus
             texts.append(path.read_bytes())
         except OSError as error:
             raise ValueError(f"corpus.load needs files that can be read; {path}: {error.strerror}") from error
-    text = b"".join(text if text.endswith(b"\n") else text + b"\n" for text in texts if text)
-    if not text:
+    corpus = _corpus(name, texts)
+    if not len(corpus.tokens):
         raise ValueError(f"corpus.load needs text; {root} holds {'nothing but empty files' if texts else 'no files of text'}")
+    return corpus
+
+
+def _corpus(name: str, texts: list[bytes]) -> Corpus:
+    text = b"".join(text if text.endswith(b"\n") else text + b"\n" for text in texts if text)
     return Corpus(name, np.frombuffer(text, dtype=np.uint8), len(texts), hashlib.sha256(text).hexdigest())
+
+
+def _topics() -> Corpus:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise ValueError("corpus.load needs Python's help topics (the module pydoc_data), which this Python comes without") from error
+    return _corpus("the help topics of Python " + sysconfig.get_python_version(), [topics[name].encode() for name in sorted(topics)])

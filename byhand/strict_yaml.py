@@ -29,10 +29,11 @@ def load(text: str) -> Any:
     --------
     >>> load("lr: 1.0e-4\\ntargets: [q_proj, v_proj]")
     {'lr': 0.0001, 'targets': ['q_proj', 'v_proj']}
-    >>> load("steps: 10\\nlr: 1e-4")
-    Traceback (most recent call last):
-        ...
-    byhand.strict_yaml.YamlError: line 2: YAML takes 1e-4 for text; write 1.0e-4, or '1e-4' if it is text
+    >>> try:
+    ...     load("steps: 10\\nlr: 1e-4")
+    ... except YamlError as error:
+    ...     print(error)
+    line 2: YAML takes 1e-4 for text; write 1.0e-4, or '1e-4' if it is text
     """
     import yaml
 

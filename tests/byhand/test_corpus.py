@@ -91,3 +91,21 @@ def test_validation_windows_are_spread_from_the_first_to_the_last():
     tokens = np.arange(101, dtype=np.uint8)
     batches = corpus.spread(tokens, batch=2, length=4, count=3)
     assert [ids[:, 0].tolist() for ids, _ in batches] == [[0, 19], [38, 57], [76, 96]]
+
+
+def test_texts_by_name_are_the_same_everywhere_and_paths_still_win_with_their_directory(tmp_path, monkeypatch):
+    assert corpus.load("library").digest == corpus.load().digest
+    topics = corpus.load("topics")
+    assert topics.digest == corpus.load("topics").digest and len(topics.tokens) > 300_000 and topics.files > 50
+    text = topics.tokens.tobytes()
+    assert text.startswith(b'The "assert" statement\n') and b"\n\n\n\n\n" not in text[:1000]
+    operations = corpus.load("list-operations")
+    assert 950_000 < len(operations.tokens) < 1_050_000
+    assert operations.digest == "1e3fdd9bab510c3a2fa5a84eb1d89bab616242aa7eae91f91396cff39234de79"  # everywhere
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "topics").write_text("my own")
+    assert corpus.load("./topics").tokens.tobytes() == corpus.load(tmp_path / "topics").tokens.tobytes() == b"my own\n"
+    assert corpus.load("topics").digest == topics.digest
+    with pytest.raises(ValueError, match="or one of library, topics, list-operations; got path 'topic'"):
+        corpus.load("topic")

@@ -1,0 +1,193 @@
+"""Nested list operations: expressions such as Max(First(2, 8), Second(5, 1)) over digits, whose value is a digit (after Nangia & Bowman
+2018, arXiv:1804.06028). To predict the value, a model must find which brackets belong together."""
+
+import difflib
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from byhand.checks import choice, demand, in_range, size
+
+_DEEPEST = 100       # levels that `parse` follows
+
+
+class ListOperationError(ValueError):
+    """Text that is no nested list operation.
+
+    place : int   where in the text, 0 for its first character
+    """
+
+    def __init__(self, message: str, place: int):
+        super().__init__(message)
+        self.place = place
+
+
+class Call(NamedTuple):
+    """An operation and what it is applied to: digits, and other calls."""
+
+    operation: str
+    arguments: tuple["Expression", ...]
+
+    def __str__(self) -> str:
+        return f"{self.operation}({', '.join(map(str, self.arguments))})"
+
+
+Expression: TypeAlias = int | Call
+
+
+def _median(values: list[int]) -> int:
+    return sorted(values)[(len(values) - 1) // 2]   # of an even number of values the lower one of the two in the middle
+
+
+OPERATIONS: dict[str, Callable[[list[int]], int]] = {
+    "First": lambda values: values[0],
+    "Second": lambda values: values[1],
+    "Last": lambda values: values[-1],
+    "Max": max,
+    "Min": min,
+    "Median": _median,
+    "Sum": lambda values: sum(values) % 10,          # its last digit, so that every value is a digit
+}
+
+
+def parse(text: str) -> Expression:
+    """The expression that a text writes, spaces apart.
+
+    Raises
+    ------
+    ListOperationError   with the place: an unknown operation, a bracket or comma too many or missing, a number that is no digit, fewer
+                         than two arguments, too many levels
+
+    Examples
+    --------
+    >>> parse("Max(First(2, 8), 5)")
+    Call(operation='Max', arguments=(Call(operation='First', arguments=(2, 8)), 5))
+    >>> try:
+    ...     parse("Max(Mix(1, 2), 3)")
+    ... except ListOperationError as error:
+    ...     print(error)
+    'Mix' at character 4 is no operation (did you mean 'Min'?)
+    """
+    tokens = [(found[0], found.start()) for found in re.finditer(r"\w+|[^\w\s]", text)]
+    reader = _Reader(tokens, len(text))
+    expression = reader.expression(0)
+    if reader.next < len(tokens):
+        token, place = tokens[reader.next]
+        raise ListOperationError(f"nothing may follow the expression; got {token!r} at character {place}", place)
+    return expression
+
+
+def evaluate(expression: Expression | str) -> int:
+    """The value, 0 to 9; a text is parsed first.
+
+    Raises
+    ------
+    ListOperationError   if a text is no expression
+    ValueError           if a call that is not from `parse` has another operation, or fewer than two arguments
+
+    Examples
+    --------
+    >>> evaluate("Max(First(2, 8), Second(5, 1))"), evaluate("Sum(9, 9, Median(3, 1, 2))")
+    (2, 0)
+    """
+    expression = parse(expression) if isinstance(expression, str) else expression
+    if isinstance(expression, int):
+        return expression
+    choice("list_operations.evaluate", OPERATIONS, operation=expression.operation)
+    demand("list_operations.evaluate", len(expression.arguments) > 1, "two arguments or more", arguments=expression.arguments)
+    return OPERATIONS[expression.operation]([evaluate(argument) for argument in expression.arguments])
+
+
+def generate(count: int, seed: int, *, depth: int = 3, longest: int = 4, nested: float = 0.35) -> Iterator[Expression]:
+    """`count` expressions; the i-th follows from (seed, i) and the options alone, on every machine.
+
+    Parameters
+    ----------
+    count : int      how many
+    seed : int       which ones
+    depth : int      the most levels of operations, at least 1
+    longest : int    the most arguments of an operation, at least 2
+    nested : float   the share of arguments that are operations, 0 to 1
+
+    Raises
+    ------
+    ValueError   if an argument is out of range
+
+    Examples
+    --------
+    >>> [str(expression) for expression in generate(2, seed=1, depth=2)]
+    ['Last(3, Max(8, 5, 9, 2), Second(3, 6, 6, 0))', 'Last(2, 9, Median(0, 5, 2))']
+    """
+    who = "list_operations.generate"
+    size(who, at_least=0, count=count, seed=seed)
+    size(who, depth=depth)
+    size(who, at_least=2, longest=longest)
+    demand(who, depth <= _DEEPEST, f"depth <= {_DEEPEST}", depth=depth)
+    in_range(who, 0, 1, nested=nested)
+    return (_drawn(random.Random(f"{seed}, {i}").random, depth, longest, nested) for i in range(count))
+
+
+def text(count: int, seed: int, **options: Any) -> str:
+    """Lines such as ``Max(First(2, 8), Second(5, 1)) = 2``, of `generate`'s expressions and their values.
+
+    Examples
+    --------
+    >>> print(text(2, seed=0), end="")
+    Max(9, 5) = 9
+    Sum(0, 2, Sum(3, First(1, 6, 0), First(7, 3, 5, 5)), 0) = 3
+    """
+    return "".join(f"{expression} = {evaluate(expression)}\n" for expression in generate(count, seed, **options))
+
+
+def _drawn(uniform: Callable[[], float], depth: int, longest: int, nested: float) -> Call:
+    operation = [*OPERATIONS][int(uniform() * len(OPERATIONS))]
+    arguments: list[Expression] = []
+    for _ in range(2 + int(uniform() * (longest - 1))):
+        deeper = uniform() < nested and depth > 1
+        arguments.append(_drawn(uniform, depth - 1, longest, nested) if deeper else int(uniform() * 10))
+    return Call(operation, tuple(arguments))
+
+
+class _Reader:
+    """Reads tokens from left to right: an expression is a digit, or a name and two or more expressions in brackets."""
+
+    def __init__(self, tokens: list[tuple[str, int]], length: int):
+        self.tokens, self.length, self.next = tokens, length, 0
+
+    def take(self) -> tuple[str, int]:
+        token = self.tokens[self.next] if self.next < len(self.tokens) else ("", self.length)
+        self.next += 1
+        return token
+
+    def expression(self, level: int) -> Expression:
+        token, place = self.take()
+        if len(token) == 1 and token in "0123456789":
+            return int(token)
+        if token not in OPERATIONS:
+            near = difflib.get_close_matches(token, OPERATIONS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            shown = f"{token!r} at character {place}" if token else "the end"
+            what = "no operation" if token[:1].isalpha() else "neither a digit nor an operation"
+            raise ListOperationError(f"{shown} is {what}{hint}", place)
+        if level == _DEEPEST:
+            raise ListOperationError(f"more than {_DEEPEST} levels of operations at character {place}", place)
+        start = place
+        self.expect("(", f"after {token}")
+        arguments = [self.expression(level + 1)]
+        while True:
+            mark, place = self.take()
+            if mark == ")":
+                break
+            if mark != ",":
+                shown = f"{mark!r} at character {place}" if mark else "the end"
+                raise ListOperationError(f"',' or ')' must follow an argument of {token}; got {shown}", place)
+            arguments.append(self.expression(level + 1))
+        if len(arguments) < 2:
+            raise ListOperationError(f"{token} at character {start} needs two arguments or more", start)
+        return Call(token, tuple(arguments))
+
+    def expect(self, mark: str, where: str) -> None:
+        got, place = self.take()
+        if got != mark:
+            raise ListOperationError(f"{mark!r} must stand {where}; got {f'{got!r} at character {place}' if got else 'the end'}", place)
