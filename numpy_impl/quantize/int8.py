@@ -94,7 +94,7 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
     floats("dequantize_int8_absmax", absmax=absmax)
     _check_sharing("dequantize_int8_absmax", codes, per, absmax=absmax)
     rows = _rows(codes, per)
-    scale = _spread(absmax.reshape(-1).astype(dtype) / 127, rows)
+    scale = _spread(absmax.astype(dtype) / 127, rows)
     x = np.empty(rows.shape, dtype)
     for piece in blocks(*rows.shape):
         np.multiply(rows[piece], scale[piece], out=x[piece])
@@ -134,9 +134,9 @@ def quantize_int8_zero_point(x: NDArray, *, per: Per = "tensor", signed: bool = 
     """
     rows, low, high = _rows_and_range("quantize_int8_zero_point", x, per)       # (R, W), (G,), (G,)
     scale = high / 255 - low / 255                                              # high − low itself could overflow
-    steps = _steps(1, scale)                                                    # (G,): codes per unit of x
+    steps = _steps(1, scale)                                                    # codes per unit of x
     first = -128 if signed else 0
-    zero_point = first - np.rint(low * steps)                                   # (G,): low gets the first code
+    zero_point = first - np.rint(low * steps)                                   # low gets the first code
     each, zero = _spread(steps, rows), _spread(zero_point, rows)
     codes = np.empty(rows.shape, np.int8 if signed else np.uint8)
     for piece in blocks(*rows.shape):
@@ -177,7 +177,7 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
     integers("dequantize_int8_zero_point", zero_point=zero_point)
     _check_sharing("dequantize_int8_zero_point", codes, per, scale=scale, zero_point=zero_point)
     rows = _rows(codes, per)
-    each, zero = (_spread(part.reshape(-1).astype(dtype), rows) for part in (scale, zero_point))
+    each, zero = (_spread(part.astype(dtype), rows) for part in (scale, zero_point))
     x = np.empty(rows.shape, dtype)
     for piece in blocks(*rows.shape):
         np.subtract(rows[piece], zero[piece], out=x[piece])
@@ -203,13 +203,13 @@ def _rows(x: NDArray, per: str) -> NDArray:
 
 
 def _rows_and_range(function: str, x: NDArray, per: str) -> tuple[NDArray, NDArray, NDArray]:
-    """The rows (R, W) of x, and min(x, 0) and max(x, 0) of each group, (G,) float32: a group is a row, or everything."""
+    """The rows (R, W) of x, and min(x, 0) and max(x, 0) of each group in float32: (G,): a group is a row, or everything."""
     floats(function, x=x)
     _check_sharing(function, x, per)
     rows = _rows(x, per)
     low, high = rows.min(1, initial=0), rows.max(1, initial=0)                  # two passes, but no array of |x|
     if per == "tensor":
-        low, high = low.min(keepdims=True, initial=0), high.max(keepdims=True, initial=0)
+        low, high = np.atleast_1d(low.min(initial=0), high.max(initial=0))
     with np.errstate(over="ignore"):
         low, high = low.astype(np.float32), high.astype(np.float32)
     demand(function, bool(np.isfinite(low).all() and np.isfinite(high).all()), "x finite in float32", x=x)
@@ -217,12 +217,12 @@ def _rows_and_range(function: str, x: NDArray, per: str) -> tuple[NDArray, NDArr
 
 
 def _spread(group: NDArray, rows: NDArray) -> NDArray:
-    """(G,) -> (R, 1): what a row shares."""
-    return np.broadcast_to(group[:, None], (len(rows), 1))
+    """(G,) -> (R, 1): what each row shares with the others of its group."""
+    return np.broadcast_to(group.reshape(-1, 1), (len(rows), 1))
 
 
 def _steps(count: int, length: NDArray) -> NDArray:
     """count / length, codes per unit of x, and 0 where that overflows. Rounded twice, as bitsandbytes does: ties depend on it."""
     with np.errstate(divide="ignore", over="ignore"):
         steps = 1 / length * count
-    return np.where(np.isfinite(steps), steps, np.float32(0))
+    return np.where(np.isfinite(steps), steps, 0)

@@ -19,6 +19,15 @@ class codes(Filled):
         return np.asarray(rng.integers(limits.min, limits.max, self.shape, dtype=self.dtype, endpoint=True))
 
 
+class symmetric(Filled):
+    """Floats whose last axis ends with m and −m: half a step beyond the codes on either side, where rounding decides."""
+
+    def make(self, rng, hostility):
+        x = rng.uniform(-1, 1, self.shape)
+        largest = rng.uniform(1, 4, (*self.shape[:-1], 1))
+        return np.concatenate([x, largest, -largest], -1).astype(np.float32).astype(np.float64)
+
+
 _LARGE = ((5, 17001), (17001, 5), (2, 3, 14003))   # more than the 2¹⁵ numbers of a piece, which ends within a row or between two
 
 
@@ -35,6 +44,9 @@ def _of_scales(shape, per):
     return {"tensor": (), "channel": shape[:1], "token": shape[:-1]}[per]
 
 
+_EQUIVALENT = {"np.where(np.isfinite(steps), steps, 0) -> np.where(np.isfinite(steps), steps, 1)":
+               "the numbers are below 4e-37 there: 0 or 1 code a unit, they round to 0"}
+
 _REFUSES_X = [
     dict(x=array()),
     dict(x=array(), per="channel"),
@@ -46,7 +58,7 @@ _REFUSES_X = [
 ]
 
 
-@case("quantize.quantize_int8_absmax", gradient=False, bench=dict(x=array(4096, 4096)), refuses=_REFUSES_X)
+@case("quantize.quantize_int8_absmax", gradient=False, bench=dict(x=array(4096, 4096)), refuses=_REFUSES_X, equivalent=_EQUIVALENT)
 def quantize_int8_absmax(draw):
     shape, _, per = _draw(draw, "token")
     return dict(x=array(*shape, scale=draw(one_of(1.0, 1e-3, 1e3))), **per)
@@ -73,11 +85,13 @@ def dequantize_int8_absmax(draw):
     return dict(codes=codes(shape), absmax=array(*_of_scales(shape, way)), **per)
 
 
-@case("quantize.quantize_int8_zero_point", gradient=False, bench=dict(x=array(4096, 4096)), refuses=_REFUSES_X[1:])
+@case("quantize.quantize_int8_zero_point", gradient=False, bench=dict(x=array(4096, 4096)), refuses=_REFUSES_X[1:],
+      equivalent=_EQUIVALENT)
 def quantize_int8_zero_point(draw):
     shape, _, per = _draw(draw, "tensor")
     one_sided = draw(one_of({}, dict(low=0.5, high=2.0), dict(low=-1.0, high=-0.25)))
-    return dict(x=array(*shape, **one_sided), **per, signed=draw(left_out(flag())))
+    x = draw(one_of(array(*shape, **one_sided), symmetric(shape) if shape else array()))
+    return dict(x=x, **per, signed=draw(left_out(flag())))
 
 
 @case(
