@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from rich.console import Console
@@ -48,6 +48,13 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
     from byhand.commands.train import train
 
     return OK if train(resolved) else FAILED
+
+
+def _tune() -> None:
+    """Choose NumPy's kernels, before it is imported, and say so."""
+    note = blas.tune()
+    if note:
+        _log(note)
 
 
 def _threads(config: RunConfig, *, large: bool) -> str | None:
@@ -99,6 +106,80 @@ def _finetune(*, config: Path | None = None, **options: Any) -> int:
 
 
 app.command(_with_options(_finetune, FinetuneConfig), name="finetune")
+
+
+@app.command(name="generate")
+def _generate(model: str | None = None, *, adapter: str | None = None, prompt: str = "def ", count: int = 64, seed: int = 0) -> int:
+    """Continue a text greedily, in NumPy: by the base alone and, where an adapter is given, with it.
+
+    Parameters
+    ----------
+    model
+        The directory of a `byhand train`, `byhand quantize` or `byhand merge`, a directory as Hugging Face's hub holds a model, or a preset
+        with random weights. Not needed where the adapter is a run, which knows its base.
+    adapter
+        LoRA's files, peft's or ours, or the directory of a `byhand finetune`.
+    prompt
+        The text to continue.
+    count
+        Tokens to add.
+    seed
+        Of random weights.
+    """
+    _tune()
+    from byhand.commands.adapters import generate
+
+    generate(model, adapter=adapter, prompt=prompt, count=count, seed=seed)
+    return OK
+
+
+@app.command(name="merge")
+def _merge(model: str, *, adapter: str, out: str) -> int:
+    """Add an adapter into its base's weights, and write the whole model as Hugging Face's hub holds it.
+
+    Parameters
+    ----------
+    model
+        The base, as for `byhand finetune`.
+    adapter
+        LoRA's files, peft's or ours, or the directory of a `byhand finetune`.
+    out
+        The new directory.
+    """
+    _tune()
+    from byhand.commands.adapters import merge
+
+    merge(model, adapter=adapter, out=out)
+    return OK
+
+
+@app.command(name="quantize")
+def _quantize(model: str, *, out: str, kind: Literal["nf4", "fp4"] = "nf4", block: int = 64, double: bool = False, seed: int = 0) -> int:
+    """Write a base with the matrices of its blocks in 4 bits, one block at a time.
+
+    Parameters
+    ----------
+    model
+        The base, as for `byhand finetune`.
+    out
+        The new directory.
+    kind
+        The table of 16 numbers.
+    block
+        How many numbers share a scale.
+    double
+        Quantize the scales too.
+    seed
+        Of random weights.
+    """
+    _tune()
+    from byhand.commands.adapters import quantize
+    from byhand.finetuning.base import Quantization
+
+    quantize(model, out=out, quantized=Quantization(kind, block, double), seed=seed)
+    return OK
+
+
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
 app.command(experiments)
 
@@ -174,9 +255,7 @@ def _draw_attention(
     seed
         Of random weights.
     """
-    note = blas.tune()
-    if note:
-        _log(note)
+    _tune()
     from byhand.commands.draw import draw_attention
 
     draw_attention(model, text=text, target=target, ids=ids, layer=layer, head=head, out=out, seed=seed)

@@ -120,7 +120,8 @@ def _hugging_face(path: Path) -> Source:
     config, state = load_hugging_face(path)
     model = _model(config, kind=hugging_face_kind(path))
     model.load_state_dict(state)
-    return Source(model, path.resolve().name, tokenizer_in(path))
+    bytes_are_tokens = getattr(config, "vocabulary", 0) == 256 and not (path / "tokenizer.json").is_file()
+    return Source(model, path.resolve().name, as_bytes if bytes_are_tokens else tokenizer_in(path))
 
 
 def _model(config: Any, seed: int = 0, kind: str | None = None) -> Any:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.checks import demand
 from byhand.commands.backends import Batches
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig, lora_plus_groups
 from byhand.corpus import Batch
 from byhand.finetune_config import FinetuneConfig
-from byhand.finetuning.base import Base, one_by_one, part
+from byhand.finetuning.base import Base, Quantization, one_by_one, part
 from byhand.finetuning.methods import adapt
 from byhand.noise import Noise
 
@@ -55,7 +56,8 @@ class NumpyTuned:
 
         self.config = config
         rng = np.random.default_rng(config.seed)
-        self.model, self.lora = adapt("numpy", numpy_base(config, base, rng), config, rng)
+        frozen = numpy_base(base, quantization(config, base), dtype=config.dtype, dropout=config.dropout, rng=rng)
+        self.model, self.lora = adapt("numpy", frozen, config, rng)
         params = self.model.parameters()
         make: Any = PagedAdamW if config.paged else AdamW
         self.optimizer = make(params, **_adamw(config, params))
@@ -146,15 +148,30 @@ class TorchTuned:
         return [tuple(torch.from_numpy(array).to(self.config.device) for array in batch) for batch in batches]
 
 
-def numpy_base(config: FinetuneConfig, base: Base, rng: np.random.Generator) -> Any:
+def quantization(config: FinetuneConfig, base: Base) -> Quantization | None:
+    """How the base is to be kept: as the options say, or as it is already.
+
+    Raises
+    ------
+    ValueError   if the options want another quantization than the base has
+    """
+    wanted = None if config.quantize == "none" else Quantization(config.quantize, config.block, config.double)
+    if base.quantized is None or wanted is None:
+        return wanted or base.quantized
+    demand("finetune", wanted == base.quantized, f"the quantization that the base has, {base.quantized}, or none named", wanted=wanted)
+    return wanted
+
+
+def numpy_base(base: Base, quantized: Quantization | None, *, dtype: str = "float32", dropout: float = 0.0,
+               rng: np.random.Generator | None = None) -> Any:
     """The base on the NumPy side, every block quantized, if that is wished, before the next one is made."""
     from numpy_impl.models.gpt2 import GPT2
     from numpy_impl.models.llama import Llama
     from numpy_impl.quantize.linear_4bit import quantize_linears
 
     make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
-    prepare = one_by_one(base, _quantizer(config, quantize_linears), lambda block, state: block.load_state_dict(state))
-    model = make(dataclasses.replace(base.config, dropout=config.dropout), dtype=np.dtype(config.dtype), rng=rng, prepare=prepare)
+    prepare = one_by_one(base, _quantizer(quantized, quantize_linears), lambda block, state: block.load_state_dict(state))
+    model = make(dataclasses.replace(base.config, dropout=dropout), dtype=np.dtype(dtype), rng=rng, prepare=prepare)
     if base.state is not None:
         for name, child in model.children():
             if name != "blocks":
@@ -172,7 +189,7 @@ def torch_base(config: FinetuneConfig, base: Base) -> Any:
 
     make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
     return make(dataclasses.replace(base.config, dropout=config.dropout), dtype=getattr(torch, config.dtype),
-                prepare=_quantizer(config, quantize_linears))
+                prepare=_quantizer(quantization(config, base), quantize_linears))
 
 
 def digest(state: Mapping[str, NDArray], without: Mapping[str, NDArray]) -> str:
@@ -184,13 +201,13 @@ def digest(state: Mapping[str, NDArray], without: Mapping[str, NDArray]) -> str:
     return found.hexdigest()
 
 
-def _quantizer(config: FinetuneConfig, quantize_linears: Callable[..., Any]) -> Callable[[Any], Any]:
-    def finish(block: Any) -> Any:
-        if config.quantize != "none":
-            quantize_linears(block, kind=config.quantize, block=config.block, double=config.double)
+def _quantizer(quantized: Quantization | None, quantize_linears: Callable[..., Any]) -> Callable[[Any], Any]:
+    def quantize(block: Any) -> Any:
+        if quantized is not None:
+            quantize_linears(block, **dataclasses.asdict(quantized))
         return block
 
-    return finish
+    return quantize
 
 
 def _adamw(config: FinetuneConfig, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""What fine-tuning starts from: a model's config and weights, wherever they lie, read block by block so that they never stand whole in
-memory when a 4-bit copy is all that is wanted."""
+"""What fine-tuning starts from: a model's config and weights, wherever they lie, given to a model block by block, so that none but the
+current one stands in full precision when a 4-bit copy is all that is wanted."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from byhand.checks import demand
+from byhand import checkpoint
+from byhand.checks import demand, fail
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.model_source import Tokenize, as_bytes, presets, tokenizer_in
@@ -19,26 +21,45 @@ from byhand.training_config import TrainingConfig
 Config = GPT2Config | LlamaConfig
 
 
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How the matrices of a base are kept in 4 bits: kind of table, numbers that share a scale, and whether scales are quantized too."""
+
+    kind: Literal["nf4", "fp4"] = "nf4"
+    block: int = 64
+    double: bool = False
+
+
 class Base(NamedTuple):
-    """config; state: weights by our names (None: random ones, from the run's seed); title: what it is, in a line; tokenize: text -> ids;
-    path: the directory it came from, None for a preset."""
+    """A model to fine-tune.
+
+    config : of the model
+    state : its weights by our names; None: random ones, from the run's seed
+    title : what it is, in a line
+    tokenize : a text -> its ids, and how each is written
+    path : the directory it came from; None for a preset
+    quantized : how its state is quantized already; None: it is not
+    """
 
     config: Config
     state: Mapping[str, NDArray] | None
     title: str
     tokenize: Tokenize
     path: Path | None
+    quantized: Quantization | None = None
 
 
 def open_base(where: str) -> Base:
-    """The base that `where` names: the directory of a `byhand train` (its best weights), of a GPT-2 or a Llama as Hugging Face's hub holds
-    them, or a preset.
+    """The base that `where` names: the directory of a `byhand train` (its best weights) or a `byhand quantize`, of a GPT-2 or a Llama as
+    Hugging Face's hub holds them, or a preset.
 
     Raises
     ------
     ValueError   if there is no such thing, it is damaged, or it is no causal language model
     """
     path = Path(where)
+    if path.is_dir() and any(path.glob("step-*")):
+        return _quantized(path)
     if (path / "config.json").is_file():
         values = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if "model_type" in values:
@@ -61,8 +82,35 @@ def _hugging_face(path: Path) -> Base:
     from byhand.hugging_face.directory import load_hugging_face
 
     config, state = load_hugging_face(path)
-    demand("open_base", isinstance(config, (GPT2Config, LlamaConfig)), "a causal language model", model=type(config).__name__)
-    return Base(config, state, path.resolve().name, tokenizer_in(path), path)
+    if not isinstance(config, (GPT2Config, LlamaConfig)):
+        fail("open_base", "a causal language model", f"a {type(config).__name__.removesuffix('Config')}")
+    assert isinstance(config, (GPT2Config, LlamaConfig))
+    bytes_are_tokens = config.vocabulary == 256 and not (path / "tokenizer.json").is_file()       # as `byhand merge` writes ours
+    return Base(config, state, path.resolve().name, as_bytes if bytes_are_tokens else tokenizer_in(path), path)
+
+
+def save_quantized(directory: str | Path, base: Base, quantization: Quantization, state: Mapping[str, NDArray]) -> Path:
+    """Keep a quantized base, codes and scales as they are, for `open_base`; the directory is whole or not there.
+
+    Raises
+    ------
+    ValueError   if the directory holds one already, or cannot be written to
+    """
+    values = dict(family=type(base.config).__name__, config=dataclasses.asdict(base.config), quantized=dataclasses.asdict(quantization),
+                  title=base.title, tokenizer=None if base.tokenize is as_bytes else str(base.path))
+    return checkpoint.save(directory, 0, arrays={"weights": state}, values={"base": values}).parent
+
+
+def _quantized(path: Path) -> Base:
+    latest = checkpoint.latest(path)
+    assert latest is not None
+    kept = checkpoint.load(latest)
+    demand("open_base", "base" in kept.values and "weights" in kept.arrays, "the directory of a `byhand quantize`", path=str(path))
+    about = kept.values["base"]
+    family: Any = {"GPT2Config": GPT2Config, "LlamaConfig": LlamaConfig}[about["family"]]
+    tokenize = as_bytes if about["tokenizer"] is None else tokenizer_in(Path(about["tokenizer"]))
+    quantized = Quantization(**about["quantized"])
+    return Base(family.from_dict(about["config"]), kept.arrays["weights"], f"{about['title']}, {quantized.kind}", tokenize, path, quantized)
 
 
 def part(state: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
@@ -70,14 +118,21 @@ def part(state: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray]:
     return {name[len(prefix) :]: state[name] for name in state if name.startswith(prefix)}
 
 
-def one_by_one(base: Base, finish: Callable[[Any], Any], load: Callable[[Any, Mapping[str, NDArray]], Any]) -> Callable[[Any], Any]:
-    """`prepare` for a model's constructor: each block gets the base's weights, by `load`, and is finished before the next is made."""
+def one_by_one(base: Base, quantize: Callable[[Any], Any], load: Callable[[Any, Mapping[str, NDArray]], Any]) -> Callable[[Any], Any]:
+    """`prepare` for a model's constructor: each block gets the base's weights, by `load`, and is quantized before the next is made; where
+    the state holds codes already, the block becomes one that holds codes first."""
     numbers: Iterator[int] = iter(range(base.config.n_layers))
 
     def prepare(block: Any) -> Any:
         number = next(numbers)
-        if base.state is not None:
-            load(block, part(base.state, f"blocks.{number}."))
-        return finish(block)
+        if base.state is None:
+            return quantize(block)
+        state = part(base.state, f"blocks.{number}.")
+        if base.quantized is None:
+            load(block, state)
+            return quantize(block)
+        block = quantize(block)
+        load(block, state)
+        return block
 
     return prepare
