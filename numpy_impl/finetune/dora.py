@@ -6,8 +6,7 @@ so that LoRA turns the rows of W and the magnitude m alone says how long they ar
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,21 @@ from numpy.typing import NDArray
 from byhand.checks import at_least_rank, exact_rank, floats, in_range, same_shape
 from numpy_impl.ops._blocks import blocks
 
+Strips = Callable[[], Iterable[tuple[slice, NDArray]]]
 
-def dora_norm(lora_A: NDArray, lora_B: NDArray, *, weight: NDArray | Any, scaling: float) -> tuple[NDArray, Callable]:
+
+def dora_norm(lora_A: NDArray, lora_B: NDArray, *, weight: NDArray | Strips, scaling: float) -> tuple[NDArray, Callable]:
     """n_o = ‖V_o‖ = √(Σ_i V_oi²),  with  V = W + s · B A:  the length of every row of the moved weight.
 
-    V is formed strip by strip, in the forward and again in the backward. (‖W‖² + 2s (W Aᵀ) ∘ B + s² B (A Aᵀ) Bᵀ would spare the strips,
-    but where B A nearly cancels W, so do its three terms, and in float32 nothing is left.)
+    V is formed strip by strip, in the forward and again in the backward. (n² = ‖W‖² + 2s (W Aᵀ) ∘ B + s² B (A Aᵀ) Bᵀ, row sums
+    understood, would spare V; but where B A nearly cancels W, the three terms cancel too, and in float32 nothing is left of n.)
 
     Parameters
     ----------
     lora_A : (R, I)     A
     lora_B : (O, R)     B
-    weight : (O, I)     W, a constant; or what gives its rows as weight[start:stop], dequantized on the way, say
+    weight : (O, I)     W, a constant; or, for a W that is not there as a whole, a function that goes through it: each call yields
+                        (rows, W[rows]), from the first row to the last
     scaling : float     s, of `lora_scaling`
 
     Returns
@@ -47,22 +49,23 @@ def dora_norm(lora_A: NDArray, lora_B: NDArray, *, weight: NDArray | Any, scalin
     >>> dA, dB.ravel()
     (array([[1.2, 1.6]]), array([1.2, 0. ]))
     """
-    floats("dora_norm", lora_A=lora_A, lora_B=lora_B, weight=weight)
-    exact_rank("dora_norm", 2, lora_A=lora_A, lora_B=lora_B, weight=weight)
-    same_shape("dora_norm", (lora_A.shape[0], weight.shape[1]), lora_A=lora_A)
-    same_shape("dora_norm", (weight.shape[0], lora_A.shape[0]), lora_B=lora_B)
+    whole = None if callable(weight) else weight
+    floats("dora_norm", lora_A=lora_A, lora_B=lora_B, weight=whole)
+    exact_rank("dora_norm", 2, lora_A=lora_A, lora_B=lora_B, weight=whole)
+    same_shape("dora_norm", (lora_B.shape[0], lora_A.shape[0]), lora_B=lora_B)
+    same_shape("dora_norm", (lora_B.shape[0], lora_A.shape[1]), weight=whole)
     in_range("dora_norm", -1e30, 1e30, scaling=scaling)
 
     scaled = lora_A * scaling                                           # (R, I)
 
-    def moved(rows):
-        v = lora_B[rows] @ scaled                                       # (strip, I)
-        v += weight[rows]
-        return v
+    def moved():
+        for rows, part in _strips(weight):
+            v = lora_B[rows] @ scaled                                   # (strip, I)
+            v += part
+            yield rows, v
 
     norm = np.empty(len(lora_B), lora_B.dtype)
-    for rows in blocks(*weight.shape):
-        v = moved(rows)
+    for rows, v in moved():
         np.sqrt(np.vecdot(v, v), out=norm[rows])
 
     def backward(dn):
@@ -70,8 +73,7 @@ def dora_norm(lora_A: NDArray, lora_B: NDArray, *, weight: NDArray | Any, scalin
         # dA = s Bᵀ dV,  dB = s dV Aᵀ,  summed over the strips of O, each of which has rows of dB of its own.
         dlora_A, dlora_B = np.zeros_like(lora_A), np.empty_like(lora_B)
         along = _over(dn, norm)
-        for rows in blocks(*weight.shape):
-            dv = moved(rows)
+        for rows, dv in moved():
             dv *= along[rows, None]
             dlora_A += lora_B[rows].T @ dv
             np.matmul(dv, scaled.T, out=dlora_B[rows])
@@ -138,6 +140,10 @@ def dora_delta(plain: NDArray, low_rank: NDArray, magnitude: NDArray, norm: NDAr
         return du.reshape(shape), dv.reshape(shape), dmagnitude, -dmagnitude * factor
 
     return delta.reshape(shape), backward
+
+
+def _strips(weight: NDArray | Strips) -> Iterable[tuple[slice, NDArray]]:
+    return weight() if callable(weight) else ((rows, weight[rows]) for rows in blocks(*weight.shape))
 
 
 def _over(a: NDArray, norm: NDArray) -> NDArray:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, exact_rank, floats, in_range, not_negative, same_shape, size

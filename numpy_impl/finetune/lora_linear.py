@@ -138,13 +138,15 @@ class LoRALinear(_Adapted):
         return dora_delta(weight.T, update.T, adapter.magnitude, self._norms(adapter))[0].T
 
     def _norm(self, adapter: Adapter) -> tuple[NDArray, Callable]:
-        return dora_norm(adapter.lora_A, adapter.lora_B, weight=self._original.weight, scaling=adapter.scaling)
+        base = self._original
+        weight = base.strips if hasattr(base, "strips") else base.weight           # what is quantized is not dequantized all at once
+        return dora_norm(adapter.lora_A, adapter.lora_B, weight=weight, scaling=adapter.scaling)
 
     def _norms(self, adapter: Adapter) -> NDArray:
         return self._norm(adapter)[0]
 
     def _stand_in(self, weight: NDArray) -> Module:
-        plain = Linear(1, 1, bias=False, dtype=weight.dtype)
+        plain = object.__new__(Linear)                     # its constructor would draw a weight, only for it to be replaced
         plain.weight, plain.bias = weight, self.base.bias
         return plain.freeze(*(name for name in ("weight", "bias") if not self.base.trains(name)))
 

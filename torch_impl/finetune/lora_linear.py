@@ -64,7 +64,9 @@ class LoRALinear(_Adapted):
         return dora_delta(self._original.weight.T, update.T, adapter.magnitude, self._norms(adapter)).T
 
     def _norms(self, adapter: Adapter) -> Tensor:
-        return dora_norm(adapter.lora_A, adapter.lora_B, weight=self._original.weight, scaling=adapter.scaling)
+        base = self._original
+        weight = base.strips if hasattr(base, "strips") else base.weight           # what is quantized is not dequantized all at once
+        return dora_norm(adapter.lora_A, adapter.lora_B, weight=weight, scaling=adapter.scaling)
 
     def _stand_in(self, weight: Tensor) -> nn.Module:
         plain = Linear(1, 1, bias=False, dtype=weight.dtype, device=weight.device)

@@ -24,10 +24,30 @@ def zero_rows(side, lora_A, lora_B, *, weight, scaling):
         yield "its gradient", lora_B.grad[0], np.zeros(lora_B.shape[1])
 
 
+def by_strips(side, lora_A, lora_B, *, weight, scaling):
+    """A weight that comes in strips has the norms, and gives the gradients, of one that is there as a whole."""
+    if 0 in weight.shape:
+        return
+    cuts = [slice(0, 1), slice(1, len(weight))]
+
+    def strips():
+        yield from ((rows, weight[rows]) for rows in cuts)
+
+    norm = side.get("finetune.dora_norm")
+    if side.name == "numpy":
+        want, backward = norm(lora_A, lora_B, weight=weight, scaling=scaling)
+        got, strips_backward = norm(lora_A, lora_B, weight=strips, scaling=scaling)
+        gradients = zip(strips_backward(got), backward(got), strict=True)
+        yield from (("gradient by strips", mine, whole) for mine, whole in gradients)
+    else:
+        want, got = (norm(lora_A, lora_B, weight=each, scaling=scaling) for each in (weight, strips))
+    yield "norm by strips", got, want
+
+
 @case(
     "finetune.dora_norm",
     fixed={"weight": "the frozen base"},
-    also=[zero_rows],
+    also=[zero_rows, by_strips],
     bench=dict(lora_A=array(8, 768), lora_B=array(768, 8), weight=array(768, 768), scaling=2.0),
     refuses=[
         dict(lora_A=array(2), lora_B=array(4, 2), weight=array(4, 3), scaling=1.0),

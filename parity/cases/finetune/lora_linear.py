@@ -1,6 +1,6 @@
 """What LoRALinear is fed: bases with and without a bias, no adapter or several of any kind, some or none of them active, dropout."""
 
-from parity.cases import array, case, dims, flag, left_out, maybe, noise, number, one_of, size
+from parity.cases import array, case, dims, flag, left_out, noise, number, one_of, size
 
 
 def build(side, *, in_features, out_features, base="layers.Linear", more=(), enabled=None, bias=True, **lora):
@@ -42,7 +42,7 @@ def merging(side, module, x, noise=None):
             module.merge(*some)
             yield f"{some} merged", module(x), y
             yield "the base", module._original is kept and module.base is not kept and module.base.bias is bare, True
-            yield "what trains", all(n not in some for n in training(side, module)), True
+            yield "what trains", training(side, module) == set(names) - set(module.merged), True
             yield "merging twice", refused(module.merge, some[0]) != "not refused", True
         yield "merged", set(module.merged) == set(names), True
         yield "enabling what is merged", refused(module.enable) != "not refused", True
@@ -100,22 +100,33 @@ def base_bias(side, module, x, noise=None):
     if side.name != "numpy" or module.base.bias is None:
         return
     module.unfreeze("*base*")
-    y, backward = module.forward(x, noise=noise)
     yield "what trains of the base", {n for n in module.parameters() if n.startswith("base")} == {"base.bias"}, True
-    yield "the gradient of the bias", backward(y)[-1]["base"]["bias"], y.reshape(-1, y.shape[-1]).sum(0)
+    for stream in (noise, None):
+        y, backward = module.forward(x, noise=stream)
+        yield "the gradient of the bias", backward(y)[-1]["base"]["bias"], y.reshape(-1, y.shape[-1]).sum(0)
+    if module.active:
+        module.merge()
+        yield "what trains once merged", module.parameters().keys() == {"base.bias"}, True
+        module.unmerge()
     module.freeze("base.*")
 
 
+def defaults(side, module, x, noise=None):
+    """What is not said: neither rank-stabilized nor DoRA, whose norm would be detached; no dropout."""
+    made = side.get("finetune.LoRALinear")(side.get("layers.Linear")(3, 4, dtype=side.dtype), r=2, alpha=1.0)
+    made.add("second", r=2, alpha=1.0)
+    for name, each in made.adapters.items():
+        told = each.r, each.alpha, each.rslora, each.dropout, each.dora, each.detach_norm
+        yield f"options of {name}", told == (2, 1.0, False, 0.0, False, True), True
+
+
 def adapter(draw, **names):
-    """Options of one adapter. With a detached norm the gradient is no derivative, which central differences would tell."""
-    dora = draw(flag())
-    if draw.ordinary:
-        detached = dict(detach_norm=False) if dora else {}
-    else:
-        detached = dict(detach_norm=draw(left_out(flag())))
+    """Options of one adapter. With a detached norm the gradient is no derivative: central differences, in ordinary examples, would tell."""
+    dora = draw(one_of(True, not draw.ordinary, False))
+    detached = dict(detach_norm=False) if draw.ordinary and dora else dict(detach_norm=draw(left_out(flag())))
     return dict(
         names, r=draw(one_of(1, 2, 4, 9, 0)), alpha=draw(one_of(2, 16, number(0, 3))), rslora=draw(left_out(flag())),
-        dropout=draw(left_out(one_of(0.0, 0.3, 1.0))), dora=dora if dora else draw(left_out(False)),
+        dropout=draw(left_out(one_of(0.3, 1.0, 0.0))), dora=dora if dora else draw(left_out(False)),
         start=draw(left_out(one_of("kaiming", "gaussian"))), **detached,
     )
 
@@ -126,7 +137,7 @@ SMALL = dict(in_features=3, out_features=4)
 @case(
     "finetune.LoRALinear",
     build=build,
-    also=[merging, choosing, base_bias],
+    also=[merging, choosing, base_bias, defaults],
     bench=dict(init=dict(in_features=768, out_features=768, r=8, alpha=16), call=dict(x=array(1024, 768))),
     refuses=[
         dict(init=dict(SMALL, r=-1, alpha=1)),
@@ -154,5 +165,5 @@ def lora_linear(draw):
             in_features=width, out_features=draw(size(8, 12) if draw.ordinary else size()), bias=draw(flag()), **first, more=more,
             enabled=draw(one_of(None, (), names[:1] or None, names[::-1] or None)),
         ),
-        call=dict(x=array(*lead, width), noise=draw(left_out(maybe(noise())))),
+        call=dict(x=array(*lead, width), noise=draw(one_of(noise(), noise(), None))),
     )
