@@ -25,7 +25,8 @@ from byhand.manifest import digest, nothing_else, read_manifest, verify, write_m
 _FORMAT = 1
 _FINAL = re.compile(r"step-(\d{6}|[1-9]\d{6,})")
 _LEFTOVER = re.compile(r"\.step-\d+\.(part|gone)")   # what is being written, what is being removed
-_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "uint32", "int32", "float32", "uint64", "int64", "float64")
+_DTYPES = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "F16": "float16", "U32": "uint32", "I32": "int32",
+           "F32": "float32", "U64": "uint64", "I64": "int64", "F64": "float64"}  # the format's names, and NumPy's
 
 
 class Checkpoint(NamedTuple):
@@ -148,8 +149,8 @@ def load(path: str | os.PathLike) -> Checkpoint:
             if kind == "json":
                 values[stem] = json.loads((path / name).read_bytes())
             else:
-                arrays[stem] = safetensors.numpy.load_file(path / name)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+                arrays[stem] = _read(path / name)
+    except (OSError, ValueError, LookupError) as error:
         raise ValueError(f"{who} needs {path / name} as it was written; {error}") from error
     return Checkpoint(path, manifest["step"], arrays, values)
 
@@ -182,15 +183,31 @@ def _sweep(directory: Path) -> None:
 def _saveable(who: str, stem: str, group: Mapping[str, NDArray]) -> dict[str, NDArray]:
     demand(who, isinstance(group, Mapping), f"{stem} as a dict of arrays by name", **{stem: group})
     for name, array in group.items():
-        good = isinstance(name, str) and isinstance(array, np.ndarray) and array.dtype.name in _DTYPES
-        demand(who, good, f"arrays of {', '.join(_DTYPES)}, by name", **{str(name): array})
+        good = isinstance(name, str) and isinstance(array, np.ndarray) and array.dtype.name in _DTYPES.values()
+        demand(who, good, f"arrays of {', '.join(_DTYPES.values())}, by name", **{str(name): array})
     return {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in group.items()}  # the file is memory as it lies
+
+
+def _read(path: Path) -> dict[str, NDArray]:
+    """The arrays of a safetensors file that has been checked, each read to its place: mapping the file would hold everything twice."""
+    arrays: dict[str, NDArray] = {}
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        start = file.tell()
+        for name, entry in header.items():
+            if name != "__metadata__":
+                array = np.empty(entry["shape"], np.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<"))
+                file.seek(start + entry["data_offsets"][0])
+                if file.readinto(array.reshape(-1).view("uint8").data) != array.nbytes:
+                    raise ValueError(f"{name} is cut short")
+                arrays[name] = array
+    return arrays
 
 
 def _text(who: str, stem: str, value: Any) -> bytes:
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        same = json.dumps(json.loads(text), indent=2, ensure_ascii=False) == text and _keyed_by_text(value)
+        text = json.dumps(value, indent=2)
+        same = json.dumps(json.loads(text), indent=2) == text and _keyed_by_text(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{who} needs {stem} as what JSON can hold; {error}") from error
     if not same:

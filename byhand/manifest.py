@@ -121,4 +121,4 @@ def _beside(path: Path) -> Path:
 
 
 def _text(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(content, indent=2) + "\n").encode()

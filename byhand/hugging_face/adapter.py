@@ -58,8 +58,8 @@ def load_adapter(path: str | os.PathLike, model_config: Config) -> tuple[LoRACon
     Returns
     -------
     config : LoRAConfig   with start "kaiming" or "gaussian": the base that a saved adapter belongs to has been made already
-    state                 as `save_adapter` takes it; bfloat16, which NumPy lacks, comes as float32. Copies of embeddings that peft saves
-                          beside their adapters are left behind
+    state                 as `save_adapter` takes it, half precision as float32. Copies of embeddings that peft saves beside their
+                          adapters are left behind
 
     Raises
     ------
@@ -81,5 +81,6 @@ def load_adapter(path: str | os.PathLike, model_config: Config) -> tuple[LoRACon
     except safetensors.SafetensorError as error:
         raise ValueError(f"{who} needs a complete safetensors file; {path / _WEIGHTS}: {error}") from error
     arrays = {name: _array(path / _WEIGHTS, name, entry) for name, entry in entries}
+    arrays = {name: array.astype("float32") if array.dtype == "float16" else array for name, array in arrays.items()}
     saved_as = LoRAConfig.from_dict(manifest["lora"]) if "lora" in manifest else None
     return adapter_from_peft(values, arrays, model_config, saved_as=saved_as)

@@ -26,7 +26,8 @@ def arrays(step=0):
     }
 
 
-VALUES = {"progress": {"seed": 2**64 - 1, "loss": 0.1, "scale": float("inf"), "rows": [1, [2, None]], "text": "π"}, "config": {"lr": 1e-4}}
+VALUES = {"progress": {"seed": 2**64 - 1, "loss": 0.1, "scale": float("inf"), "rows": [1, [2, None]], "text": "π\udc80"},
+          "config": {"lr": 1e-4}}
 
 
 def same(got, want):

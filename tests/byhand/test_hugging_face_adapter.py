@@ -10,12 +10,15 @@ import warnings
 import numpy as np
 import pytest
 
+from byhand import checkpoint
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig
 from byhand.hugging_face import gpt2, llama
 from byhand.hugging_face.adapter import load_adapter, save_adapter
+from byhand.hugging_face.adapter_maps import adapter_to_peft
 from byhand.hugging_face.adapter_places import places
+from numpy_impl.finetune.manager import adapter_state, apply_lora, load_adapter_state
 from numpy_impl.models.gpt2 import GPT2
 from numpy_impl.models.llama import Llama
 
@@ -214,6 +217,27 @@ def test_what_we_save_is_read_by_peft(tmp_path, config, lora):
     equal(base_state(tuned.merge_and_unload(), config), full)
 
 
+@pytest.mark.parametrize(("config", "name"), [(LLAMA, name) for name in OPTIONS] + [(GPT_2, name) for name in GPT_2_OPTIONS])
+def test_our_layers_say_what_peft_says(tmp_path, config, name):
+    """Read from peft into our adapted layers, and written again from them."""
+    model = theirs(config)
+    base = base_state(model, config)
+    tuned = shaken(peft.get_peft_model(model, peft.LoraConfig(**(OPTIONS if config is LLAMA else GPT_2_OPTIONS)[name])))
+    tuned.save_pretrained(tmp_path)
+    with torch.no_grad():
+        want = tuned(torch.tensor(IDS)).logits.numpy()
+
+    ours = (Llama if isinstance(config, LlamaConfig) else GPT2)(config, dtype=np.float64)
+    ours.load_state_dict(base)
+    lora, state = load_adapter(tmp_path, config)
+    apply_lora(ours, lora)
+    load_adapter_state(ours, state)
+    near(ours(IDS), want)
+    save_adapter(tmp_path / "again", config=lora, model_config=config, state=adapter_state(ours))
+    again, arrays = load_adapter(tmp_path / "again", config)
+    assert again == lora and arrays.keys() == state.keys() and all(np.array_equal(arrays[name], state[name]) for name in state)
+
+
 def test_the_scale_of_what_is_joined_is_exact(tmp_path):
     lora = LoRAConfig(r=3, alpha=16)
     base = base_state(theirs(GPT_2), GPT_2)
@@ -224,6 +248,31 @@ def test_the_scale_of_what_is_joined_is_exact(tmp_path):
     assert values["lora_alpha"] / values["r"] == 16 / 3 and values["init_lora_weights"] is True
     _, arrays = load_adapter(tmp_path, GPT_2)
     assert all(np.array_equal(arrays[name], state[name]) for name in state)
+
+
+def test_of_several_patterns_the_first_counts_after_reading_too(tmp_path):
+    lora = LoRAConfig(r=4, targets=("q_proj",), rank_pattern={"q_proj": 3, r"blocks.0.*": 2},
+                      alpha_pattern={"q_proj": 3.5, "blocks.1.*": 9})
+    state = drawn(LLAMA, lora, base_state(theirs(LLAMA), LLAMA))
+    save_adapter(tmp_path, config=lora, model_config=LLAMA, state=state)
+    back, _ = load_adapter(tmp_path, LLAMA)
+    assert [back.options(f"blocks.{i}.attn.q_proj") for i in range(3)] == [lora.options(f"blocks.{i}.attn.q_proj") for i in range(3)]
+
+
+def test_a_checkpoint_can_be_an_adapter_too(tmp_path):
+    lora = LoRAConfig(r=2)
+    model = theirs(LLAMA)
+    base = base_state(model, LLAMA)
+    state = drawn(LLAMA, lora, base)
+    values, arrays = adapter_to_peft(lora, LLAMA, state)
+    path = checkpoint.save(tmp_path, 1, arrays={"adapter_model": arrays, "optimizer": {}},
+                           values={"adapter_config": values, "progress": {}})
+    back, again = load_adapter(path, LLAMA)
+    assert back == lora and all(np.array_equal(again[name], state[name]) for name in state)
+    equal(base_state(peft.PeftModel.from_pretrained(model, path).merge_and_unload(), LLAMA), merged(base, lora, state))
+    (path / "adapter_model.safetensors").write_bytes((path / "adapter_model.safetensors").read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors with the \d+ bytes that were written"):
+        load_adapter(path, LLAMA)
 
 
 def test_what_a_base_model_without_a_head_had_is_read(tmp_path):
@@ -241,7 +290,7 @@ def test_half_precision_is_read(tmp_path, dtype):
     tuned.save_pretrained(tmp_path)
     _, state = load_adapter(tmp_path, LLAMA)
     weight = tuned.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight
-    assert weight.dtype == getattr(torch, dtype)
+    assert weight.dtype == getattr(torch, dtype) and state["blocks.0.attn.q_proj.lora_A"].dtype == "float32"
     assert np.array_equal(state["blocks.0.attn.q_proj.lora_A"].astype("float64"), weight.detach().double().numpy())
 
 
