@@ -1,4 +1,4 @@
-"""LoRALinear against peft: a small network with LoRA, rank-stabilized LoRA and DoRA, output, gradients and merge; and what is kept in memory."""
+"""LoRALinear against peft: the output, gradients and merge of a small network, with and without DoRA; and what is kept in memory."""
 
 import gc
 import math
