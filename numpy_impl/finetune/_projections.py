@@ -1,16 +1,20 @@
 """What adapters stand on: the projections of a model by name, and layers around a frozen one."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from numpy.typing import DTypeLike
 
 from byhand.checks import fail
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
+from numpy_impl.quantize.linear_4bit import Linear4bit
 
 
 class OnFrozen(Module):
     """A layer around a frozen one, its `base`: `unfreeze` thaws the base only for a pattern that names it, such as ``"*.base.bias"``."""
+
+    base: Any
 
     def __init__(self, base: Module):
         self.base = base.freeze()
@@ -24,19 +28,23 @@ class OnFrozen(Module):
 
 
 def projections(model: Module) -> dict[str, Module]:
-    """The matrices of a model by dotted name, those inside of other adapters too."""
-    return {name: module for name, module in model.modules() if isinstance(module, Linear)}
+    """The matrices of a model by dotted name, plain and quantized, those inside of other adapters too."""
+    return {name: module for name, module in model.modules() if isinstance(module, (Linear, Linear4bit))}
 
 
-def dtype_of(base: Module) -> DTypeLike:
-    """The dtype of the floats that a layer holds."""
-    return next(array.dtype for array in base.state_dict().values() if array.dtype.kind == "f")
+def measure(base: Any) -> tuple[int, int, DTypeLike]:
+    """(out, in, dtype) of a projection, or of the one that the adapters in its place stand on."""
+    while hasattr(base, "base"):
+        base = base.base
+    if isinstance(base, Linear4bit):
+        return base.out_features, base.in_features, base.dtype
+    return *base.weight.shape, base.weight.dtype
 
 
 def need_projection(who: str, base: Module) -> None:
     """Refuse a base that is no projection."""
-    if not isinstance(base, Linear):
-        fail(who, "a Linear as its base", f"a {type(base).__name__}")
+    if not isinstance(base, (Linear, Linear4bit)):
+        fail(who, "a Linear or a Linear4bit as its base", f"a {type(base).__name__}")
 
 
 def wrap(model: Module, names: Iterable[str], make: Callable[[str, Module], Module]) -> None:

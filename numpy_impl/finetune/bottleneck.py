@@ -7,11 +7,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, demand, matching, positive, size
 from byhand.noise import Noise, at
-from numpy_impl.finetune._projections import OnFrozen, need_projection, projections, wrap
+from numpy_impl.finetune._projections import OnFrozen, measure, need_projection, projections, wrap
 from numpy_impl.layers.feed_forward import ACTIVATIONS
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.layers.norm import LayerNorm
+from numpy_impl.quantize.linear_4bit import Linear4bit
 
 
 class BottleneckAdapter(Module):
@@ -76,8 +77,8 @@ class BottleneckLinear(OnFrozen):
 
     Parameters
     ----------
-    base : Linear   the projection in whose place it stands, in → out; it is frozen
-    width : int     R, width of the bottleneck
+    base : Linear or Linear4bit   the projection in whose place it stands, in → out; it is frozen
+    width : int                   R, width of the bottleneck
 
     activation, norm, scale and rng are those of `BottleneckAdapter`, and so is the start: at first the layer is its base. `unfreeze` thaws
     the base only for a pattern that names it, such as "*.base.bias".
@@ -94,11 +95,11 @@ class BottleneckLinear(OnFrozen):
     ({}, ['down', 'up'])
     """
 
-    def __init__(self, base: Linear, width: int, *, activation: str = "gelu", norm: bool = False, scale: float = 1.0,
+    def __init__(self, base: Linear | Linear4bit, width: int, *, activation: str = "gelu", norm: bool = False, scale: float = 1.0,
                  rng: np.random.Generator | None = None):
         need_projection("BottleneckLinear", base)
         super().__init__(base)
-        n_out, dtype = base.weight.shape[0], base.weight.dtype
+        n_out, _, dtype = measure(base)
         self.adapter = BottleneckAdapter(n_out, width, activation=activation, norm=norm, scale=scale, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:

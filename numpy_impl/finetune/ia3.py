@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from byhand.checks import demand, matching
 from byhand.noise import Noise, at
-from numpy_impl.finetune._projections import OnFrozen, need_projection, projections, wrap
+from numpy_impl.finetune._projections import OnFrozen, measure, need_projection, projections, wrap
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
+from numpy_impl.quantize.linear_4bit import Linear4bit
 
 
 class IA3Linear(OnFrozen):
@@ -17,14 +18,15 @@ class IA3Linear(OnFrozen):
 
     Parameters
     ----------
-    base : Linear         the projection in whose place it stands, in → out; it is frozen
-    feed_forward : bool   whether l scales what the projection reads, not what it gives
+    base : Linear or Linear4bit   the projection in whose place it stands, in → out; it is frozen
+    feed_forward : bool           whether l scales what the projection reads, not what it gives
 
     ia3_l (out,), or (in,) with feed_forward, starts at 1: at first the layer is its base. Scaling keys and values acts on the outputs
     of k_proj and v_proj; scaling the hidden features of a feed-forward layer acts on the input of its last projection.
 
-    Since (l ⊙ x) Wᵀ = x (W diag(l))ᵀ and l ⊙ (x Wᵀ) = x (diag(l) W)ᵀ, l can be multiplied into W: `merge`. A merged
-    vector is not trained. `unfreeze` thaws the base only for a pattern that names it, such as "*.base.bias".
+    Since (l ⊙ x) Wᵀ = x (W diag(l))ᵀ and l ⊙ (x Wᵀ) = x (diag(l) W)ᵀ, l can be multiplied into W: `merge`. A merged vector is not
+    trained; a quantized base is merged in full precision. `unfreeze` thaws the base only for a pattern that names it, such as
+    "*.base.bias".
 
     Raises
     ------
@@ -42,12 +44,12 @@ class IA3Linear(OnFrozen):
     (True, {})
     """
 
-    def __init__(self, base: Linear, *, feed_forward: bool = False):
+    def __init__(self, base: Linear | Linear4bit, *, feed_forward: bool = False):
         need_projection("IA3Linear", base)
         super().__init__(base)
         self.feed_forward = feed_forward
-        weight = base.weight
-        self.ia3_l = np.ones(weight.shape[1 if feed_forward else 0], weight.dtype)
+        n_out, n_in, dtype = measure(base)
+        self.ia3_l = np.ones(n_in if feed_forward else n_out, dtype)
         self._unmerged: tuple[Module, ...] = ()      # the base as it was before l was merged; a tuple holds no children
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
 from byhand.noise import Noise, at
-from numpy_impl.finetune._projections import OnFrozen, dtype_of, wrap
+from numpy_impl.finetune._projections import OnFrozen, measure, wrap
 from numpy_impl.finetune.prefix import Prefix
 from numpy_impl.finetune.prefix_attention import prefix_attention
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention, _band, _side_by_side
@@ -47,7 +47,8 @@ class PrefixGroupedQueryAttention(OnFrozen):
         if not isinstance(base, GroupedQueryAttention):
             fail("PrefixGroupedQueryAttention", "a GroupedQueryAttention as its base", f"a {type(base).__name__}")
         super().__init__(base)
-        self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, dtype=dtype_of(base), rng=rng)
+        *_, dtype = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, bias: NDArray | None = None, *, rotary: tuple[NDArray, NDArray] | None = None,
                 mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
@@ -121,8 +122,8 @@ class PrefixMultiHeadAttention(OnFrozen):
         if not isinstance(base, MultiHeadAttention):
             fail("PrefixMultiHeadAttention", "a MultiHeadAttention as its base", f"a {type(base).__name__}")
         super().__init__(base)
-        head_width = base.q_proj.weight.shape[0] // base.n_heads
-        self.prefix = Prefix(n, base.n_heads, head_width, hidden=hidden, dtype=dtype_of(base), rng=rng)
+        width, _, dtype = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_heads, width // base.n_heads, hidden=hidden, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, context: NDArray | None = None, bias: NDArray | None = None, *, mask: NDArray | None = None,
                 causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:

@@ -7,23 +7,27 @@ from torch import nn
 
 from byhand.checks import fail
 from torch_impl.layers.linear import Linear
+from torch_impl.quantize.linear_4bit import Linear4bit
 
 
 def projections(model: nn.Module) -> dict[str, nn.Module]:
-    """The matrices of a model by dotted name, those inside of other adapters too."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    """The matrices of a model by dotted name, plain and quantized, those inside of other adapters too."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, (Linear, Linear4bit))}
 
 
-def like(base: nn.Module) -> dict[str, Any]:
-    """The dtype of the floats that a layer holds, and their device."""
-    tensor = next(tensor for tensor in base.state_dict().values() if tensor.is_floating_point())
-    return dict(dtype=tensor.dtype, device=tensor.device)
+def measure(base: Any) -> tuple[int, int, dict[str, Any]]:
+    """(out, in, dtype and device) of a projection, or of the one that the adapters in its place stand on."""
+    while hasattr(base, "base"):
+        base = base.base
+    if isinstance(base, Linear4bit):
+        return base.out_features, base.in_features, dict(dtype=base.dtype, device=base.codes.device)
+    return *base.weight.shape, dict(dtype=base.weight.dtype, device=base.weight.device)
 
 
 def need_projection(who: str, base: nn.Module) -> None:
     """Refuse a base that is no projection."""
-    if not isinstance(base, Linear):
-        fail(who, "a Linear as its base", f"a {type(base).__name__}")
+    if not isinstance(base, (Linear, Linear4bit)):
+        fail(who, "a Linear or a Linear4bit as its base", f"a {type(base).__name__}")
 
 
 def wrap(model: nn.Module, names: Iterable[str], make: Callable[[str, nn.Module], nn.Module]) -> None:

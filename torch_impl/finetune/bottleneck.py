@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from byhand.checks import choice, demand, matching, positive, size
 from byhand.noise import Noise, at
-from torch_impl.finetune._projections import need_projection, projections, wrap
+from torch_impl.finetune._projections import measure, need_projection, projections, wrap
 from torch_impl.layers.feed_forward import ACTIVATIONS
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.norm import LayerNorm
+from torch_impl.quantize.linear_4bit import Linear4bit
 
 
 class BottleneckAdapter(nn.Module):
@@ -41,15 +42,13 @@ class BottleneckAdapter(nn.Module):
 class BottleneckLinear(nn.Module):
     """y = adapter(base(x)): a frozen projection, in → out, with a bottleneck adapter behind it.  x (..., in) -> y (..., out)."""
 
-    def __init__(self, base: Linear, width: int, *, activation: str = "gelu", norm: bool = False, scale: float = 1.0,
+    def __init__(self, base: Linear | Linear4bit, width: int, *, activation: str = "gelu", norm: bool = False, scale: float = 1.0,
                  rng: torch.Generator | None = None):
         super().__init__()
         need_projection("BottleneckLinear", base)
         self.base = base.requires_grad_(False)
-        self.adapter = BottleneckAdapter(
-            base.weight.shape[0], width, activation=activation, norm=norm, scale=scale, dtype=base.weight.dtype,
-            device=base.weight.device, rng=rng,
-        )
+        n_out, _, here = measure(base)
+        self.adapter = BottleneckAdapter(n_out, width, activation=activation, norm=norm, scale=scale, rng=rng, **here)
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
         return self.adapter(self.base(x, noise=at(noise, "base")), noise=at(noise, "adapter"))

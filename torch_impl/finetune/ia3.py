@@ -7,23 +7,25 @@ from torch import Tensor, nn
 
 from byhand.checks import demand, matching
 from byhand.noise import Noise, at
-from torch_impl.finetune._projections import need_projection, projections, wrap
+from torch_impl.finetune._projections import measure, need_projection, projections, wrap
 from torch_impl.layers.linear import Linear
+from torch_impl.quantize.linear_4bit import Linear4bit
 
 
 class IA3Linear(nn.Module):
     """y = l ⊙ (x Wᵀ + b),  or with feed_forward  y = (l ⊙ x) Wᵀ + b,  with a learned vector l; W and b are frozen.
 
-    base : Linear, in → out; ia3_l (out,), or (in,) with feed_forward, starts at 1. x (..., in) -> y (..., out). `merge` multiplies l into
-    the base, after which it has no part in the output; `unmerge` puts the base's own weight back, bit for bit.
+    base : Linear or Linear4bit, in → out; ia3_l (out,), or (in,) with feed_forward, starts at 1. x (..., in) -> y (..., out). `merge`
+    multiplies l into the base, after which it has no part in the output; `unmerge` puts the base back, bit for bit.
     """
 
-    def __init__(self, base: Linear, *, feed_forward: bool = False):
+    def __init__(self, base: Linear | Linear4bit, *, feed_forward: bool = False):
         super().__init__()
         need_projection("IA3Linear", base)
         self.base = base.requires_grad_(False)
         self.feed_forward = feed_forward
-        self.ia3_l = nn.Parameter(base.weight.new_ones(base.weight.shape[1 if feed_forward else 0]))
+        n_out, n_in, here = measure(base)
+        self.ia3_l = nn.Parameter(torch.ones(n_in if feed_forward else n_out, **here))
         self._unmerged: tuple[nn.Module, ...] = ()  # the base as it was before l was merged; a tuple registers nothing
         self._trained = True  # whether l is, once it is no longer merged
 
@@ -56,7 +58,7 @@ class IA3Linear(nn.Module):
         """Put the base back as it was, bit for bit."""
         demand("IA3Linear.unmerge", self.merged, "a layer that is merged", merged=self.merged)
         (base,), self._unmerged = self._unmerged, ()
-        self.base = base.to(self.base.weight.device)  # where the layer may have been moved since
+        self.base = base.to(self.ia3_l.device)  # where the layer may have been moved since
         self.ia3_l.requires_grad_(self._trained)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
 from byhand.noise import Noise, at
-from torch_impl.finetune._projections import like, wrap
+from torch_impl.finetune._projections import measure, wrap
 from torch_impl.finetune.prefix import Prefix
 from torch_impl.finetune.prefix_attention import prefix_attention
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
@@ -27,7 +27,8 @@ class PrefixGroupedQueryAttention(nn.Module):
         if not isinstance(base, GroupedQueryAttention):
             fail("PrefixGroupedQueryAttention", "a GroupedQueryAttention as its base", f"a {type(base).__name__}")
         self.base = base.requires_grad_(False)
-        self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, rng=rng, **like(base))
+        *_, here = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, rng=rng, **here)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
@@ -49,8 +50,9 @@ class PrefixGroupedQueryAttention(nn.Module):
         if base.window is not None:  # a window hides text; of the prefix it hides nothing
             band = _band(t, *base.window, q.device)
             mask = band if mask is None else mask & band
+        key, value = self.prefix()
         heads = prefix_attention(
-            q, k, v, *self.prefix(), bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
+            q, k, v, key, value, bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
         )  # (..., H, T, E)
         return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
@@ -66,8 +68,8 @@ class PrefixMultiHeadAttention(nn.Module):
         if not isinstance(base, MultiHeadAttention):
             fail("PrefixMultiHeadAttention", "a MultiHeadAttention as its base", f"a {type(base).__name__}")
         self.base = base.requires_grad_(False)
-        head_width = base.q_proj.weight.shape[0] // base.n_heads
-        self.prefix = Prefix(n, base.n_heads, head_width, hidden=hidden, rng=rng, **like(base))
+        width, _, here = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_heads, width // base.n_heads, hidden=hidden, rng=rng, **here)
 
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
@@ -77,8 +79,9 @@ class PrefixMultiHeadAttention(nn.Module):
         q = base._split(base.q_proj(x, noise=at(noise, "q_proj")))
         k = base._split(base.k_proj(source, noise=at(noise, "k_proj")))
         v = base._split(base.v_proj(source, noise=at(noise, "v_proj")))
+        key, value = self.prefix()
         heads = prefix_attention(
-            q, k, v, *self.prefix(), bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
+            q, k, v, key, value, bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
         )  # (..., H, T, E)
         return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 

@@ -22,13 +22,25 @@ def made(side, config):
 
 
 def fill(side, model):
-    """Fill a model of either side alike: values that depend on an array's name and shape alone."""
+    """Fill a model of either side alike: values that depend on an array's name and shape alone. What is quantized stays."""
     state = {}
     for name, value in model.state_dict().items():
+        if name.endswith(("codes", "absmax")):
+            state[name] = side.numpy(value)
+            continue
         shape = tuple(value.shape)
         normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-        state[name] = normal / math.sqrt(shape[-1]) if len(shape) > 1 else 1 + 0.3 * normal
+        state[name] = 0.6 * normal / math.sqrt(shape[-1]) if len(shape) > 1 else 1 + 0.3 * normal
     side.load(model, state)
+
+
+def plain_copy(side, quantized):
+    """A Linear with the weight that the codes of a Linear4bit stand for, and its bias."""
+    n_out, n_in = quantized.weight.shape
+    plain = side.get("layers.Linear")(n_in, n_out, bias=quantized.bias is not None, dtype=side.dtype)
+    bias = {} if quantized.bias is None else {"bias": side.numpy(quantized.bias)}
+    side.load(plain, {"weight": side.numpy(quantized.weight)} | bias)
+    return plain
 
 
 def trainable(module):
@@ -48,9 +60,11 @@ def trained(side, model):
     return {"loss": loss} | {f"gradient.{name}": p.grad for name, p in kept.items()}
 
 
-def adapted(side, config, method, **options):
+def adapted(side, config, method, *, quantized=False, **options):
     """What `method` wrapped, whether the model still computes the same, and its loss and gradients with other values in all arrays."""
     model = made(side, config)
+    if quantized:
+        side.get("quantize.quantize_linears")(model, block=8)
     before = side.numpy(model(side.array(IDS)))
     names = side.get(method)(model, **options)
     after = side.numpy(model(side.array(IDS)))

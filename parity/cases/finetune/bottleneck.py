@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, noise, one_of, size
-from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable
+from parity.cases.finetune._models import GPT2, LLAMA, adapted, plain_copy, trainable
 
 
 def starts_as_nothing(side, module, h, noise=None):
@@ -15,7 +15,7 @@ def starts_as_nothing(side, module, h, noise=None):
 def options(draw):
     return dict(
         activation=draw(left_out(one_of("gelu", "gelu_tanh", "relu", "silu", "mish"))), norm=draw(left_out(flag())),
-        scale=draw(left_out(one_of(0.5, 4.0))),
+        scale=draw(left_out(one_of(0.5, 2.0))),
     )
 
 
@@ -52,6 +52,8 @@ def freezes_its_base(side, module, x, noise=None):
         for name, grad in fresh.base.forward(x)[1](dy)[1].items():       # the adapter of a fresh layer passes dy on as it is
             yield f"gradient of the base's {name}", thawed[name], grad
         yield "trained after freezing", trainable(fresh.freeze()) == [], True
+    quantized = side.get("quantize.Linear4bit").from_linear(module.base, block=4)
+    yield "on four bits", side.get("finetune.BottleneckLinear")(quantized, 2)(x), plain_copy(side, quantized)(x)
 
 
 @case(
@@ -89,4 +91,4 @@ def apply(side, *, config, **options):
 def apply_bottleneck(draw):
     config = draw(one_of(GPT2, LLAMA))
     targets = draw(left_out(one_of(("down_proj",), ("blocks.0.*[qvo]_proj",), ("head",) if config is LLAMA else ("blocks.1.mlp.up_proj",))))
-    return dict(config=config, width=draw(size()), targets=targets, **options(draw))
+    return dict(config=config, quantized=draw(left_out(flag())), width=draw(size()), targets=targets, **options(draw))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, noise, one_of, size
-from parity.cases.finetune._models import GPT2, LLAMA, adapted, trainable
+from parity.cases.finetune._models import GPT2, LLAMA, adapted, plain_copy, trainable
 
 
 def ia3_linear(side, *, n_in, n_out, bias=True, projection=True, **options):
@@ -60,6 +60,28 @@ def merges(side, module, x, noise=None):
     yield "at ones", np.array_equal(side.numpy(module(x)), side.numpy(module.base(x)), equal_nan=True), True
 
 
+def stands_on_four_bits(side, module, x, noise=None):
+    """On a quantized base it is what it is on the weight that the codes stand for; merged, it is that in full precision."""
+    quantized = side.get("quantize.Linear4bit").from_linear(module.base, block=4)
+    layers = []
+    for base in (quantized, plain_copy(side, quantized)):
+        layer = side.get("finetune.IA3Linear")(base, feed_forward=module.feed_forward)
+        vector = {"ia3_l": side.numpy(module.ia3_l)}
+        side.load(layer, {name: side.numpy(value) for name, value in layer.state_dict().items()} | vector)
+        layers.append(layer)
+    on_codes, on_weight = layers
+    yield "y", on_codes(x), on_weight(x)
+    if side.name == "numpy":
+        dy = np.cos(on_weight(x))
+        (dx, grads), (want, want_grads) = (layer.forward(x)[1](dy) for layer in layers)
+        yield "dx", dx, want
+        yield "gradient", grads["ia3_l"], want_grads["ia3_l"]
+    on_codes.merge()
+    yield "merged", on_codes(x), on_weight(x)
+    on_codes.unmerge()
+    yield "the codes", on_codes.base is quantized, True
+
+
 def refuses(side, module, x, noise=None):
     """Merging twice, and unmerging what is not merged, is refused and changes nothing."""
     yield "unmerge", _refused(module.unmerge), True
@@ -81,7 +103,7 @@ def _refused(method):
     "finetune.IA3Linear",
     build=ia3_linear,
     bench=dict(init=dict(n_in=768, n_out=768), call=dict(x=array(4096, 768))),
-    also=[freezes_its_base, merges, refuses],
+    also=[freezes_its_base, merges, stands_on_four_bits, refuses],
     refuses=[dict(init=dict(n_in=2, n_out=3, projection=False)), dict(init=dict(n_in=2, n_out=3), call=dict(x=array(4, 3)))],
 )
 def ia3(draw):
@@ -111,7 +133,7 @@ def apply(side, *, config, **options):
 def apply_ia3(draw):
     config = draw(one_of(GPT2, LLAMA))
     return dict(
-        config=config,
+        config=config, quantized=draw(left_out(flag())),
         targets=draw(left_out(one_of(("q_proj",), ("attn.v_proj", "blocks.0.mlp.up_proj"), ("blocks.1.attn.[kq]*",), ()))),
         feed_forward=draw(left_out(one_of(("blocks.1.mlp.down_proj", "o_pro?"), ("blocks.0.attn.o_proj",)))),
     )

@@ -20,9 +20,15 @@ def materialized(side, module):
         yield "trained", list(module.parameters()) == ["rows"], True
 
 
+def starts_small(side, module):
+    """The rows start with a deviation of 0.02, on a prefix large enough to tell."""
+    rows = side.numpy(side.get("finetune.Prefix")(20, 4, 5, dtype=side.dtype).rows)
+    yield "deviation", abs(rows.std() / 0.02 - 1) < 0.15, True
+
+
 @case(
     "finetune.Prefix",
-    also=[materialized],
+    also=[materialized, starts_small],
     bench=dict(init=dict(n=16, n_heads=8, head_width=64, hidden=512), call=dict()),
     fill={"embedding": array()},
     refuses=[

@@ -3,7 +3,7 @@ not."""
 
 import numpy as np
 
-from parity.cases import array, case, integer, left_out, mask, maybe, one_of, size
+from parity.cases import array, case, flag, integer, left_out, mask, maybe, one_of, size
 from parity.cases.finetune._models import GPT2, LLAMA, adapted, made, trainable
 from parity.cases.layers.grouped_query_attention import grouped_query_attention
 from parity.cases.layers.multi_head_attention import multi_head_attention
@@ -102,8 +102,8 @@ def apply(side, *, config, **options):
     ],
 )
 def apply_prefix(draw):
-    return dict(config=draw(one_of(GPT2, LLAMA)), n=draw(integer(0, 3)), hidden=draw(left_out(maybe(integer(1, 3)))),
-                targets=draw(left_out(one_of(("attn",), ("blocks.1.attn",)))))
+    return dict(config=draw(one_of(GPT2, LLAMA)), quantized=draw(left_out(flag())), n=draw(integer(0, 3)),
+                hidden=draw(left_out(maybe(integer(1, 3)))), targets=draw(left_out(one_of(("attn",), ("blocks.1.attn",)))))
 
 
 def materialize(side, *, config, n, hidden):

@@ -88,8 +88,8 @@ _UNSEEN = "no sample shows so small a change of the deviation"
           "tokens.weight": array(hostile=False), "positions.weight": array(hostile=False), "prompt": array(hostile=False)},
     also=[real_tokens, loss],
     equivalent={
-        "0.02 * (rng or np.random.default_rng()).standard_normal(shape) -> 0.02002 * (rng or np.random.default_rng()).standard_normal(shape)":
-            _UNSEEN,
+        "0.02 * (rng or np.random.default_rng()).standard_normal(shape) -> "
+        "0.02002 * (rng or np.random.default_rng()).standard_normal(shape)": _UNSEEN,
         "0.02 * (rng or np.random.default_rng()).standard_normal(shape) -> "
         "0.02000002 * (rng or np.random.default_rng()).standard_normal(shape)": _UNSEEN,
     },
