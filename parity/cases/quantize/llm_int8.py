@@ -74,6 +74,8 @@ def llm_int8_linear(draw):
     if not draw.edges and draw(one_of(False, False, True)):
         lead, width = [2, 2], draw(one_of(300, 1100))
     outputs = draw(size(0, 6))
+    if not draw.ordinary and draw(flag()):
+        return dict(x=at_the_threshold((*lead, width)), codes=codes((outputs, width)), absmax=array(outputs, low=0.5, high=2.0))
     return dict(x=_x(draw, (*lead, width)), bias=draw(left_out(maybe(array(outputs)))), codes=codes((outputs, width)),
                 absmax=array(outputs, low=0.5, high=2.0), threshold=draw(_threshold))
 
