@@ -9,9 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, demand, floats, of_dtype, same_shape, size
 
-_CHUNK = 65536                    # values worked on together: they stay in the processor's cache
+_CHUNK = 32768                        # pairs of values worked on together: they stay in the processor's cache
 _MAGNITUDE = np.uint32(0x7FFFFFFF)    # all bits of a float32 but its sign
-_TINY = np.float32(1e-38)         # what a block is divided by at least: 1 / 1e-38 is still finite
+_TINY = np.float32(1e-38)             # what a block is divided by at least: 1 / 1e-38 is still finite
 
 
 class FourBit(NamedTuple):
@@ -46,7 +46,7 @@ def pack(who: str, x: NDArray, *, block: int, levels: NDArray) -> FourBit:
 
 def _step(block: int) -> int:
     """How many values make a chunk: whole blocks and, because their number is even, whole bytes."""
-    return 2 * block * max(_CHUNK // (2 * block), 1)
+    return 2 * block * -(-_CHUNK // block)
 
 
 def _scale(x: NDArray, block: int) -> tuple[NDArray, NDArray]:

@@ -14,4 +14,4 @@ def spaced(first: float, last: float, parts: int) -> NDArray:
     start, stop = np.float32(first), np.float32(last)
     step = float((stop - start) / np.float32(parts))
     k = np.arange(parts + 1)
-    return np.where(k < (parts + 1) // 2, float(start) + step * k, float(stop) - step * (parts - k)).astype(np.float32)
+    return np.where(2 * k < parts, float(start) + step * k, float(stop) - step * (parts - k)).astype(np.float32)

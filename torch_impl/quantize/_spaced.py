@@ -12,4 +12,4 @@ def spaced(first: float, last: float, parts: int) -> Tensor:
     start, stop = torch.tensor([first, last], dtype=torch.float32)
     step = ((stop - start) / parts).double()
     k = torch.arange(parts + 1)
-    return torch.where(k < (parts + 1) // 2, start.double() + step * k, stop.double() - step * (parts - k)).float()
+    return torch.where(2 * k < parts, start.double() + step * k, stop.double() - step * (parts - k)).float()

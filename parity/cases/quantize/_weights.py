@@ -1,6 +1,7 @@
 """What is quantized and dequantized: shapes of one chunk and of several, blocks of every size, values on the edge between two codes."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -31,20 +32,31 @@ class edges(Filled):
         return np.asarray(rng.choice(palette, self.shape) * 2.0 ** rng.integers(-120, 120), dtype=np.float32).astype(np.float64)
 
 
-def draw_weights(draw, levels, default, large=((3, 43717), (70001, 2))):
+def draw_weights(draw, levels, default):
     """(x, options): any shape, now and then one of more than 2¹⁶ values, and a block that may be left out."""
-    shape = draw_shape(draw, large)
-    x = draw(one_of(array(*shape), array(*shape), array(*shape, scale=10.0 ** draw(one_of(0, -44, -39, -30, 30, 37))),
+    shape = draw_shape(draw)
+    x = draw(one_of(array(*shape), array(*shape), array(*shape, scale=10.0 ** draw(one_of(0, -44, -40, -30, 30, 37))),
                     edges(shape, tuple(levels.tolist()))))
-    return x, dict(block=draw(left_out(draw_block(draw, default))))
+    return x, dict(block=draw(one_of(3, 40001))) if math.prod(shape) > 1 << 16 else dict(block=draw(left_out(draw_block(draw, default))))
 
 
-def draw_shape(draw, large=((3, 43717), (70001, 2))):
-    """Any small shape, or one of `large`."""
+def draw_blocks(draw, default):
+    """(shape, options, blocks): as draw_weights, and how many blocks that makes; every third time a block is left out that matters."""
+    if draw(one_of(False, False, True)) and not draw.edges:
+        shape = draw(one_of((5, 67), (2, 2 * default), (4, default), (5, 3, default)))
+        return shape, {}, -(-math.prod(shape) // default)
+    shape, block = draw_shape(draw), draw_block(draw, default)
+    if not draw.edges:
+        shape, block = draw(one_of((shape, block), (shape, block), ((5, 12), 4), ((6, 2, 5), 5), ((3, 43717), 3)))
+    return shape, dict(block=block), -(-math.prod(shape) // block)
+
+
+def draw_shape(draw):
+    """Any small shape, or a larger one."""
     shape = draw(dims(min_rank=0))
     if isinstance(draw, Large) or draw.edges:
         return shape
-    return draw(one_of(shape, shape, shape, shape, (5, 67), (3, 5, 31), (2, 1001), draw(one_of(*large))))
+    return draw(one_of(shape, shape, shape, shape, (5, 67), (3, 5, 31), (2, 1001), draw(one_of((3, 43717), (70001, 2)))))
 
 
 def draw_block(draw, default):

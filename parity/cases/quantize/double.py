@@ -1,23 +1,35 @@
 """What 8-bit dynamic quantization is fed: the points of its grid and what lies between, zeros, subnormal blocks, ragged ends; scales."""
 
 import dataclasses
+import math
 
 import numpy as np
 
+from numpy_impl.quantize.double import dynamic_map as dynamic_levels
 from parity.cases import array, case, dims, ids, left_out, one_of
-from parity.cases.quantize._weights import codes, draw_shape
+from parity.cases.quantize._weights import codes, draw_blocks, draw_shape
 from parity.values import Filled
 
 
 @dataclasses.dataclass(frozen=True)
 class grid(Filled):
-    """Numbers halfway between two points of the grid, or next to it, in blocks whose absmax is a power of two."""
+    """Numbers halfway between two points of the grid that have different codes, or next to that; absmax is mostly a power of two."""
 
     def make(self, rng, hostility):
-        halfway = np.asarray(2 * rng.integers(0, 65536, self.shape) / 65535 - 1 + 1 / 65535, dtype=np.float32).clip(-1, 1)
-        x = np.nextafter(halfway, rng.choice(np.array([-2, 2], dtype=np.float32), self.shape))
-        x = np.where(rng.random(self.shape) < 0.5, x, halfway)
-        return np.asarray(np.where(rng.random(self.shape) < 0.1, 1, x) * 2.0 ** rng.integers(-100, 100), dtype=np.float64)
+        points = 2 * np.arange(65536) / 65535 - 1
+        levels = dynamic_levels().astype(np.float64)
+        nearest = np.searchsorted((levels[:-1] + levels[1:]) / 2, points)
+        halfway = ((points[:-1] + points[1:]) / 2)[nearest[:-1] != nearest[1:]].astype(np.float32)
+        steps = rng.integers(-2, 3, self.shape) * np.float32(2**-25)          # a share of absmax moves in steps of 2⁻²⁵ and more
+        x = np.where(rng.random(self.shape) < 0.1, 1, rng.choice(halfway, self.shape) + steps)
+        return np.asarray(x.clip(-1, 1) * 2.0 ** rng.integers(-100, 100), dtype=np.float32).astype(np.float64)
+
+
+_EQUIVALENT = {
+    "share.astype(np.float64) * 65535 + 0.5 -> share.astype(np.float64) * 65535 + 0.5000005": "of all shares that float32 "
+    "can hold it moves 34 to the next point of the grid, and none to a point with another code",
+    "np.arange(65536, dtype=np.float32) -> np.arange(65537, dtype=np.float32)": "no share reaches the point beyond the grid",
+}
 
 
 def _block(draw):
@@ -39,17 +51,17 @@ def dynamic_map(draw):
         dict(x=array(2, 3), block=0),
         dict(x=array(2, 3), block=1.5),
     ],
+    equivalent=_EQUIVALENT,
 )
 def quantize_dynamic(draw):
-    shape = draw_shape(draw, large=((3, 1003),))
-    x = draw(one_of(array(*shape), array(*shape, scale=10.0 ** draw(one_of(0, -44, -39, -38, -30, 37))), grid(shape)))
+    shape = draw_shape(draw)
+    x = draw(one_of(array(*shape), grid(shape), array(*shape, scale=1e-40), array(*shape, scale=10.0 ** draw(one_of(-44, -38, -30, 37)))))
     return dict(x=x, block=draw(left_out(_block(draw))))
 
 
 def _dequantized(draw):
-    count, block = draw(one_of(draw(dims(min_rank=1, max_rank=1))[0], 0 if draw.edges else 515)), _block(draw)
-    options = dict(block=draw(left_out(block))) if block == 256 else dict(block=block)
-    return dict(codes=codes((count,)), absmax=array(-(-count // block))) | options
+    shape, options, blocks = draw_blocks(draw, 256)
+    return dict(codes=codes((math.prod(shape),)), absmax=array(blocks)) | options
 
 
 _REFUSED = [
@@ -90,6 +102,7 @@ def _beyond_half_a_step(side, absmax, **options):
         dict(absmax=np.array([3e38, 3e38, -3e38])),
         dict(absmax=array(3), block=0),
     ],
+    equivalent=_EQUIVALENT,
 )
 def double_quantize(draw):
     count = draw(one_of(draw(dims(min_rank=1, max_rank=1))[0], 0 if draw.edges else 1003))

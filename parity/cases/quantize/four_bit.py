@@ -7,7 +7,7 @@ import numpy as np
 from numpy_impl.quantize.fp4 import fp4_table
 from numpy_impl.quantize.nf4 import nf4_table
 from parity.cases import array, case, ids, left_out, one_of
-from parity.cases.quantize._weights import codes, draw_block, draw_shape, draw_weights
+from parity.cases.quantize._weights import codes, draw_blocks, draw_weights
 
 
 def _floats(side, array):
@@ -69,10 +69,6 @@ def _rows(side, codes, absmax, shape, kind="nf4", block=64):
     ],
 )
 def dequantize_4bit(draw):
-    shape, block = draw_shape(draw), draw_block(draw, 64)
-    shape = draw(one_of(shape, shape, (5, 64), (5, 12)))
-    block = draw(one_of(block, 4)) if shape == (5, 12) else block
-    count, kind = math.prod(shape), draw(one_of("nf4", "fp4"))
-    options = dict(block=draw(left_out(block))) if block == 64 else dict(block=block)
-    options |= dict(kind=draw(left_out(kind))) if kind == "nf4" else dict(kind=kind)
-    return dict(codes=codes((-(-count // 2),)), absmax=array(-(-count // block)), shape=shape) | options
+    shape, options, blocks = draw_blocks(draw, 64)
+    kind = draw(one_of(dict(), dict(kind="nf4"), dict(kind="fp4")))
+    return dict(codes=codes((-(-math.prod(shape) // 2),)), absmax=array(blocks), shape=shape) | options | kind

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from numpy_impl.quantize.fp4 import fp4_table as levels
-from parity.cases import array, case, ids, left_out
-from parity.cases.quantize._weights import codes, draw_block, draw_shape, draw_weights
+from parity.cases import array, case, ids
+from parity.cases.quantize._weights import codes, draw_blocks, draw_weights
 
 
 @case("quantize.fp4_table", gradient=False)
@@ -62,7 +62,5 @@ def _in_parts(side, codes, absmax, shape, block=64):
     ],
 )
 def dequantize_fp4(draw):
-    shape, block = draw_shape(draw), draw_block(draw, 64)
-    count = math.prod(shape)
-    options = dict(block=draw(left_out(block))) if block == 64 else dict(block=block)
-    return dict(codes=codes((-(-count // 2),)), absmax=array(-(-count // block)), shape=shape) | options
+    shape, options, blocks = draw_blocks(draw, 64)
+    return dict(codes=codes((-(-math.prod(shape) // 2),)), absmax=array(blocks), shape=shape) | options
