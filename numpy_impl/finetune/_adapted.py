@@ -17,13 +17,14 @@ class Adapter(Module):
     It trains only while it runs: what does not contribute to the output has no gradient, and weight decay must not wear it away.
     """
 
+    runs: bool
+
     def __init__(self, lora_A: NDArray, lora_B: NDArray, *, r: int, alpha: float, rslora: bool, dropout: float, detach_norm: bool):
         self.lora_A, self.lora_B = lora_A, lora_B
         self.magnitude: NDArray | None = None
         self.r, self.alpha, self.rslora, self.dropout, self.detach_norm = r, alpha, rslora, dropout, detach_norm
         self.scaling = lora_scaling(r, alpha, rslora=rslora)
         self.start: tuple[str, NDArray, NDArray] | None = None     # the name, A and B of a start that took a part of the base with it
-        self.runs = True
 
     @property
     def dora(self) -> bool:
@@ -82,7 +83,7 @@ class _Adapted(Module):
         """Where lora_A and lora_B start: A random, B zero, so that the first output is the base's."""
         shape_A, shape_B = self._shapes(r)
         if start == "gaussian":
-            lora_A = rng.standard_normal(shape_A) / max(r, 1)
+            lora_A = rng.standard_normal(shape_A) / r
         else:
             bound = 1 / math.sqrt(math.prod(shape_A[1:]))    # Kaiming's √(6 / ((1 + a²) · fan_in)) with a = √5
             lora_A = rng.uniform(-bound, bound, shape_A)

@@ -69,6 +69,7 @@ def lora_delta(x: NDArray, lora_A: NDArray, lora_B: NDArray, *, scaling: float, 
 
     Examples
     --------
+    >>> import numpy as np
     >>> delta, backward = lora_delta(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([[1.0], [0.0], [2.0]]), scaling=0.5)
     >>> delta
     array([[ 5.5,  0. , 11. ]])

@@ -108,12 +108,14 @@ class LoRALinear(_Adapted):
         bias = self._original.bias
         low_rank, low_rank_backward = lora_delta(dropped, adapter.lora_A, adapter.lora_B, scaling=adapter.scaling)
         norm, norm_backward = self._norm(adapter)
+        if adapter.detach_norm:
+            norm_backward = None                           # and with it goes what it keeps
         delta, delta_backward = dora_delta(out if bias is None else out - bias, low_rank, adapter.magnitude, norm)
 
         def backward(dy):
             dout, dlow_rank, dmagnitude, dnorm = delta_backward(dy)
             dx, dlora_A, dlora_B = low_rank_backward(dlow_rank)
-            if not adapter.detach_norm:
+            if norm_backward is not None:
                 through_A, through_B = norm_backward(dnorm)
                 dlora_A += through_A
                 dlora_B += through_B
@@ -124,7 +126,11 @@ class LoRALinear(_Adapted):
 
         return delta, backward
 
-    # What the base class asks of every layer
+    # What the base class asks of every layer. A quantized weight is dequantized only where there is no way around it.
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return self._original.dtype if hasattr(self._original, "dtype") else self._original.weight.dtype
 
     def _shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         outputs, inputs = _size(self._original)
@@ -139,7 +145,7 @@ class LoRALinear(_Adapted):
 
     def _norm(self, adapter: Adapter) -> tuple[NDArray, Callable]:
         base = self._original
-        weight = base.strips if hasattr(base, "strips") else base.weight           # what is quantized is not dequantized all at once
+        weight = base.strips if hasattr(base, "strips") else base.weight
         return dora_norm(adapter.lora_A, adapter.lora_B, weight=weight, scaling=adapter.scaling)
 
     def _norms(self, adapter: Adapter) -> NDArray:
@@ -152,5 +158,5 @@ class LoRALinear(_Adapted):
 
 
 def _size(base: Any) -> tuple[int, int]:
-    """(out, in); a quantized weight is not dequantized to tell."""
+    """(out, in) of the weight."""
     return (base.out_features, base.in_features) if hasattr(base, "out_features") else base.weight.shape

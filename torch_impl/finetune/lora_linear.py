@@ -51,7 +51,12 @@ class LoRALinear(_Adapted):
             norm = self._norms(adapter)
         return dora_delta(out if bias is None else out - bias, low_rank, adapter.magnitude, norm)
 
-    # What the base class asks of every layer
+    # What the base class asks of every layer. A quantized weight is dequantized only where there is no way around it.
+
+    @property
+    def _like(self) -> Tensor:
+        base = self._original
+        return base.codes.new_empty(0, dtype=base.dtype) if hasattr(base, "codes") else base.weight
 
     def _shapes(self, r: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         outputs, inputs = _size(self._original)
@@ -65,7 +70,7 @@ class LoRALinear(_Adapted):
 
     def _norms(self, adapter: Adapter) -> Tensor:
         base = self._original
-        weight = base.strips if hasattr(base, "strips") else base.weight           # what is quantized is not dequantized all at once
+        weight = base.strips if hasattr(base, "strips") else base.weight
         return dora_norm(adapter.lora_A, adapter.lora_B, weight=weight, scaling=adapter.scaling)
 
     def _stand_in(self, weight: Tensor) -> nn.Module:
@@ -75,5 +80,5 @@ class LoRALinear(_Adapted):
 
 
 def _size(base: Any) -> tuple[int, int]:
-    """(out, in); a quantized weight is not dequantized to tell."""
+    """(out, in) of the weight."""
     return (base.out_features, base.in_features) if hasattr(base, "out_features") else tuple(base.weight.shape)

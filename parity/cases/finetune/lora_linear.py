@@ -1,12 +1,12 @@
 """What LoRALinear is fed: bases with and without a bias, no adapter or several of any kind, some or none of them active, dropout."""
 
 from parity.cases import array, case, dims, flag, left_out, noise, number, one_of, size
+from parity.cases.quantize.int8 import codes
 
 
-def build(side, *, in_features, out_features, base="layers.Linear", more=(), enabled=None, bias=True, **lora):
+def build(side, *, in_features, out_features, base="layers.Linear", options=None, more=(), enabled=None, **lora):
     """A base of this side, the layer around it, further adapters, and the choice of those that run."""
-    options = dict(bias=bias) if base == "layers.Linear" else {}
-    layer = side.get("finetune.LoRALinear")(side.get(base)(in_features, out_features, **options, dtype=side.dtype), **lora)
+    layer = side.get("finetune.LoRALinear")(side.get(base)(in_features, out_features, **(options or {}), dtype=side.dtype), **lora)
     for adapter in more:
         layer.add(**adapter)
     if enabled == ():
@@ -82,6 +82,12 @@ def choosing(side, module, x, noise=None):
     if names:
         yield "a name twice", "a name other than" in refused(module.add, names[0], r=1, alpha=1), True
         yield "two of a name merged", refused(module.merge, names[0], names[0]) != "not refused", True
+        module.disable()
+        module.merge(names[-1])
+        yield "merged though inactive", module.active == names[-1:], True
+        yield "its output", module(x), base + side.numpy(x) @ side.numpy(module.delta(names[-1])).T
+        module.unmerge()
+        module.enable()
     else:
         yield "nothing to merge", refused(module.merge) != "not refused", True
     yield "all of them still", (module.active, tuple(module.adapters)) == (names, names), True
@@ -122,11 +128,11 @@ def defaults(side, module, x, noise=None):
 
 def adapter(draw, **names):
     """Options of one adapter. With a detached norm the gradient is no derivative: central differences, in ordinary examples, would tell."""
-    dora = draw(one_of(True, not draw.ordinary, False))
+    dora = draw(flag())
     detached = dict(detach_norm=False) if draw.ordinary and dora else dict(detach_norm=draw(left_out(flag())))
     return dict(
         names, r=draw(one_of(1, 2, 4, 9, 0)), alpha=draw(one_of(2, 16, number(0, 3))), rslora=draw(left_out(flag())),
-        dropout=draw(left_out(one_of(0.3, 1.0, 0.0))), dora=dora if dora else draw(left_out(False)),
+        dropout=draw(left_out(one_of(0.3, 0.0 if draw.ordinary else 1.0))), dora=dora if dora else draw(left_out(False)),
         start=draw(left_out(one_of("kaiming", "gaussian"))), **detached,
     )
 
@@ -137,6 +143,8 @@ SMALL = dict(in_features=3, out_features=4)
 @case(
     "finetune.LoRALinear",
     build=build,
+    fill={"absmax_codes": codes((), "uint8"), "codes": codes((), "uint8"), "absmax_offset": array(low=0.5, high=1.0),
+          "absmax_absmax": array(low=0.1, high=0.4), "absmax": array(low=0.1, high=1.0)},
     also=[merging, choosing, base_bias, defaults],
     bench=dict(init=dict(in_features=768, out_features=768, r=8, alpha=16), call=dict(x=array(1024, 768))),
     refuses=[
@@ -159,10 +167,12 @@ def lora_linear(draw):
     *lead, width = draw(dims(1, 3, min_last=1))
     first = draw(one_of(adapter(draw), adapter(draw), dict(r=None, alpha=1)))
     more = [adapter(draw, name=name) for name in draw(one_of((), ("second",), ("second", "train")))]
+    quantized = draw(one_of({}, {}, dict(kind=draw(one_of("nf4", "fp4")), block=draw(one_of(2, 7, 64)), double=draw(flag()))))
     names = (*(["default"] if first["r"] is not None else []), *(each["name"] for each in more))
     return dict(
         init=dict(
-            in_features=width, out_features=draw(size(8, 12) if draw.ordinary else size()), bias=draw(flag()), **first, more=more,
+            in_features=width, out_features=draw(size(8, 12) if draw.ordinary else size()), **first, more=more,
+            options=dict(bias=draw(flag())) | quantized, base="quantize.Linear4bit" if quantized else "layers.Linear",
             enabled=draw(one_of(None, (), names[:1] or None, names[::-1] or None)),
         ),
         call=dict(x=array(*lead, width), noise=draw(one_of(noise(), noise(), None))),
