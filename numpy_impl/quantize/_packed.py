@@ -37,8 +37,9 @@ def pack(who: str, x: NDArray, *, block: int, levels: NDArray) -> FourBit:
     step = _step(block)
     for start in range(0, flat.size, step):
         part = flat[start:start + step]
-        scaled, largest = _scale(part, block)
+        largest = _absmax(part, block)
         demand(who, bool(np.isfinite(largest).all()), "x finite in float32", x=x)
+        scaled = _scale(part, largest, block)
         absmax[start // block:][:largest.size] = largest
         codes[start // 2:][:scaled.size // 2] = _pairs_of_ranks(scaled, midpoints)
     return FourBit(codes, absmax)
@@ -49,27 +50,31 @@ def _step(block: int) -> int:
     return 2 * block * -(-_CHUNK // block)
 
 
-def _scale(x: NDArray, block: int) -> tuple[NDArray, NDArray]:
-    """(x / absmax with a zero behind an odd number of values, absmax (⌈N/block⌉,)).
-
-    Full blocks are multiplied by the reciprocal of absmax, which rounds twice, and a ragged one at the end is divided: this decides
-    a bit now and then, and is what bitsandbytes does. It also stores the tail's absmax as it divided by it, never below 1e-38.
-    """
+def _absmax(x: NDArray, block: int) -> NDArray:
+    """(⌈N/block⌉,): max|x| of each block. That of a ragged block at the end is never below 1e-38: so bitsandbytes stores it."""
     whole = x.size // block * block
-    full, tail = x[:whole].reshape(-1, block), x[whole:].reshape(1, -1)
-    scaled = np.zeros(x.size + x.size % 2, dtype=np.float32)
-    largest = _largest(full)
-    np.multiply(full, (1 / np.maximum(largest, _TINY))[:, None], out=scaled[:whole].reshape(-1, block))
-    if tail.size:
-        last = np.maximum(_largest(tail), _TINY)
-        np.divide(tail, last, out=scaled[None, whole:x.size])
-        largest = np.concatenate([largest, last])
-    return scaled, largest
+    largest = _largest(x[:whole].reshape(-1, block))
+    return np.append(largest, np.maximum(_largest(x[None, whole:]), _TINY)) if whole < x.size else largest
 
 
 def _largest(rows: NDArray) -> NDArray:
     """max|row| of every row: magnitudes are ordered as their bits are, NaN above all, and NumPy compares integers three times as fast."""
     return (rows.view(np.uint32) & _MAGNITUDE).max(1).view(np.float32)
+
+
+def _scale(x: NDArray, absmax: NDArray, block: int) -> NDArray:
+    """x / absmax, with a zero behind an odd number of values.
+
+    Full blocks are multiplied by the reciprocal of absmax, which rounds twice, and a ragged one is divided, which rounds once: this
+    decides a code now and then, and is what bitsandbytes does.
+    """
+    scaled = np.zeros(x.size + x.size % 2, dtype=np.float32)
+    blocks = x.size // block
+    whole = blocks * block
+    reciprocal = 1 / np.maximum(absmax[:blocks, None], _TINY)
+    np.multiply(x[:whole].reshape(-1, block), reciprocal, out=scaled[:whole].reshape(-1, block))
+    np.divide(x[whole:], absmax[blocks:], out=scaled[whole:x.size])
+    return scaled
 
 
 def _pairs_of_ranks(scaled: NDArray, midpoints: NDArray) -> NDArray:

@@ -53,7 +53,7 @@ def quantize_dynamic(x: NDArray, *, block: int = 256) -> Dynamic8:
     """code[i] = argmin_c |map[c] − v|,  v = x[i] / absmax on a grid of 2¹⁶ points of [−1, 1],  absmax = max|x| over the block of i.
 
     The grid is bitsandbytes' on a CPU: one look-up in place of a search. It is coarser than the map around 0, where no point lies on 0
-    itself: an exact 0 comes back as 1.5e-5 of absmax, and in a block of zeros as 0, from code 0.
+    itself: an exact 0 comes back as 2.1e-5 of absmax; a block of zeros as zeros, from code 0.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class symmetric(Filled):
         return np.concatenate([x, largest, -largest], -1).astype(np.float32).astype(np.float64)
 
 
-_LARGE = ((5, 17001), (17001, 5), (2, 3, 14003))   # more than the 2¹⁵ numbers of a piece, which ends within a row or between two
+_LARGE = ((5, 7001), (7001, 5), (2, 3, 5601))   # more than the 2¹⁵ numbers of a piece, which ends within a row or between two
 
 
 def _draw(draw, default):
