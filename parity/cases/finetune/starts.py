@@ -31,9 +31,13 @@ def degenerate(side, weight, r, scaling):
     yield "B of a weight of rank 1", start.lora_B[:, 1:], 0 * start.lora_B[:, 1:]
     yield "its largest entry is positive", start.lora_B[3, 0] > 0, True
     yield "A of zeros", side.get("finetune.pissa")(0 * one, r=2, scaling=2.0).lora_A, side.array(np.zeros((2, 3)))
-    # The two vectors of a symmetric 2 × 2 matrix have entries of one size: the first of them is positive.
-    both = side.get("finetune.pissa")(side.array(np.array([[3.0, 1.0], [1.0, 3.0]])), r=2, scaling=1.0)
-    yield "the first of equals", both.lora_B, side.array(np.array([[1.0, 1.0], [1.0, -1.0]]) * (np.array([4.0, 2.0]) / 2) ** 0.5)
+    tiny = side.get("finetune.pissa")(1e-20 * one, r=2, scaling=2.0)
+    yield "a tiny weight is not rounding", 1e20 * (2 * (tiny.lora_B @ tiny.lora_A)), one
+    # The two vectors of a symmetric 2 × 2 matrix have entries of one size, and rounding says which is larger: the first is positive.
+    for other in np.linspace(0.1, 1.9, 19):
+        both = side.get("finetune.pissa")(side.array(np.array([[2.0, other], [other, 2.0]])), r=2, scaling=1.0)
+        want = np.array([[1.0, 1.0], [1.0, -1.0]]) * np.sqrt([(2 + other) / 2, (2 - other) / 2])
+        yield "the first of equals", both.lora_B, want
 
 
 REFUSES = [
