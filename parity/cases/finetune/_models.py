@@ -49,15 +49,17 @@ def trainable(module):
 
 
 def trained(side, model):
-    """The loss, and its gradient for everything that is trained, by name."""
+    """The loss, the names of what is trained, and all gradients in one array: a small one is rounded as the large ones it is made of."""
     ids, targets = side.array(IDS), side.array(TARGETS)
     if side.name == "numpy":
         loss, backward = model.loss(ids, targets)
-        return {"loss": loss} | flatten(backward(), "gradient.")
-    loss = model.loss(ids, targets)
-    loss.backward()
-    kept = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return {"loss": loss} | {f"gradient.{name}": p.grad for name, p in kept.items()}
+        grads = flatten(backward())
+    else:
+        loss = model.loss(ids, targets)
+        loss.backward()
+        grads = {name: side.numpy(p.grad) for name, p in model.named_parameters() if p.requires_grad}
+    together = np.concatenate([grads[name].ravel() for name in sorted(grads)])
+    return {"loss": loss, "gradients": together} | {f"trains {name}": np.ones(grad.shape) for name, grad in grads.items()}
 
 
 def adapted(side, config, method, *, quantized=False, **options):
