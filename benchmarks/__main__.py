@@ -1,5 +1,6 @@
 """`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
 `python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
+`python -m benchmarks quantize [--json FILE]`: what 4-bit quantization costs, against bitsandbytes.
 
 Each BLAS setting and thread count is a process of its own; for every workload the processes are asked in turn, and within each the columns
 alternate. Medians are shown; a ratio above 1 means that NumPy is faster than PyTorch on the CPU in the same processes.
@@ -178,6 +179,40 @@ def attention(
     figures = {"machine": machine} | measure_attention(rounds, threads)
     show_attention(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+@app.command
+def quantize(
+    *,
+    rounds: int = 7,
+    threads: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2),
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Time 4-bit quantization: NumPy against bitsandbytes on the CPU.
+
+    Parameters
+    ----------
+    rounds:
+        How often the columns take turns.
+    threads:
+        Numbers of threads, of bitsandbytes and PyTorch; each is a process of its own.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.quantize import measure as measure_quantize
+    from benchmarks.quantize import show as show_quantize
+    from byhand.checks import size
+    from parity.report import device_name
+
+    for count in threads:
+        size("benchmarks quantize", rounds=rounds, threads=count)
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "date": datetime.date.today().isoformat()}
+    figures = {"machine": machine, "processes": measure_quantize(rounds, list(threads))}
+    show_quantize(figures["processes"], out)
+    out.print(f"{machine['cpu']}, {machine['cores']} cores. × is bitsandbytes' time over NumPy's.", highlight=False)
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0

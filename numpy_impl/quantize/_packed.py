@@ -25,8 +25,11 @@ class FourBit(NamedTuple):
     absmax: NDArray
 
 
-def pack(who: str, x: NDArray, *, block: int, levels: NDArray) -> FourBit:
-    """code[i] = the number of midpoints below x[i] / absmax: that of the nearest of the ascending `levels`, the lower one at a tie."""
+def pack(who: str, x: NDArray, *, block: int, levels: NDArray, codes_of: NDArray | None = None) -> FourBit:
+    """rank[i] = the number of midpoints below x[i] / absmax: that of the nearest of the ascending `levels`, the lower one at a tie.
+
+    The ranks are the codes, unless `codes_of` (256,) holds a byte of two codes for each byte of two ranks.
+    """
     floats(who, x=x)
     size(who, block=block)
     with np.errstate(over="ignore"):                  # what is too large for float32 becomes infinite, and is refused as such
@@ -41,7 +44,8 @@ def pack(who: str, x: NDArray, *, block: int, levels: NDArray) -> FourBit:
         demand(who, bool(np.isfinite(largest).all()), "x finite in float32", x=x)
         scaled = _scale(part, largest, block)
         absmax[start // block:][:largest.size] = largest
-        codes[start // 2:][:scaled.size // 2] = _pairs_of_ranks(scaled, midpoints)
+        ranks = _pairs_of_ranks(scaled, midpoints)
+        codes[start // 2:][:ranks.size] = ranks if codes_of is None else codes_of.take(ranks)
     return FourBit(codes, absmax)
 
 

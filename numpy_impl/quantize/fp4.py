@@ -55,8 +55,7 @@ def quantize_fp4(x: NDArray, *, block: int = 64) -> FourBit:
     >>> [f"{byte:02x}" for byte in codes], absmax
     (['03', 'd6', '30'], array([3., 6.], dtype=float32))
     """
-    ranks, absmax = pack("quantize_fp4", x, block=block, levels=_ASCENDING)
-    return FourBit(_CODES.take(ranks), absmax)
+    return pack("quantize_fp4", x, block=block, levels=_TABLE[_ORDER], codes_of=_CODES)
 
 
 def dequantize_fp4(
@@ -92,6 +91,5 @@ def dequantize_fp4(
 
 _TABLE = fp4_table()
 _ORDER = np.argsort(_TABLE, kind="stable").astype(np.uint8)                      # the code of each rank: of equal zeros, 0 comes first
-_ASCENDING = _TABLE[_ORDER]
 _CODES = (np.repeat(_ORDER, 16) << 4 | np.tile(_ORDER, 16)).astype(np.uint8)   # a byte of two ranks as a byte of two codes
 _PAIRS = both_halves(_TABLE)

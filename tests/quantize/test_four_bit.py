@@ -132,13 +132,14 @@ def peak(call):
     return top
 
 
-def test_memory_is_the_result_and_a_chunk():
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_the_result_and_a_chunk(kind):
     x = np.random.default_rng(5).standard_normal((1024, 4096)).astype(np.float32)             # 16 MiB
-    codes, absmax = by_hand.quantize_4bit(x)
+    codes, absmax = by_hand.quantize_4bit(x, kind=kind)
     assert codes.nbytes + absmax.nbytes == x.size // 2 + x.size // 16
-    assert peak(lambda: by_hand.quantize_4bit(x)) < codes.nbytes + absmax.nbytes + (2 << 20)
-    assert peak(lambda: by_hand.dequantize_4bit(codes, absmax=absmax, shape=x.shape)) < x.nbytes + (1 << 20)
-    strip = dict(absmax=absmax[64:128], shape=(1, 4096))
+    assert peak(lambda: by_hand.quantize_4bit(x, kind=kind)) < codes.nbytes + absmax.nbytes + (2 << 20)
+    assert peak(lambda: by_hand.dequantize_4bit(codes, absmax=absmax, shape=x.shape, kind=kind)) < x.nbytes + (1 << 20)
+    strip = dict(absmax=absmax[64:128], shape=(1, 4096), kind=kind)
     assert peak(lambda: by_hand.dequantize_4bit(codes[2048:4096], **strip)) < 4 * 4096 + (64 << 10)
 
 
