@@ -1,5 +1,6 @@
 """LoRA for a table of embeddings (Hu et al. 2021, arXiv:2106.09685)."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -183,9 +184,9 @@ class LoRAEmbedding(_Adapted):
         return dora_delta(self.weight, update, adapter.magnitude, self._norms(adapter))[0] if adapter.dora else update
 
     def _stand_in(self, weight: NDArray) -> Module:
-        plain = Embedding(1, 1, dtype=weight.dtype)
-        plain.padding_idx, plain.weight = self.base.padding_idx, weight
-        return plain.freeze()
+        plain = copy.copy(self.base)
+        plain.weight = weight
+        return plain
 
 
 def _drop_tokens(delta: NDArray, p: float, noise: Noise | None) -> tuple[NDArray, Callable]:

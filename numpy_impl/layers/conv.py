@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import demand, per_axis, size
 from byhand.noise import Noise
+from numpy_impl.layers._fill import fill_uniform
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.conv import conv1d, conv2d
 
@@ -42,8 +43,11 @@ class _Conv(Module):
         rng = rng or np.random.default_rng()
         shape = (out_channels, in_channels // groups, *kernel)
         bound = 1 / math.sqrt(math.prod(shape[1:]))
-        self.weight = rng.uniform(-bound, bound, shape).astype(dtype)
-        self.bias = rng.uniform(-bound, bound, out_channels).astype(dtype) if bias else None
+        self.weight = np.empty(shape, dtype)
+        self.bias = np.empty(out_channels, dtype) if bias else None
+        for array in (self.weight, self.bias):
+            if array is not None:
+                fill_uniform(array, rng, bound)
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (N, C, ...) -> y (N, O, ...); backward: dy -> dx, grads. There is nothing that `noise` could drop out."""
