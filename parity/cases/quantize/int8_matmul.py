@@ -49,13 +49,15 @@ class partly_zero(codes):
 def int8_matmul(draw):
     *lead, width = draw(dims())
     outputs = draw(size(0, 6))
+    made: type[codes]
     kinds = draw(one_of("int8", "uint8")), draw(one_of("int8", "uint8"))
     if not draw.edges and draw(flag()):   # several sums of 1,024 products, several strips of outputs
         lead, width, outputs = draw(one_of(([3], 2051, 5), ([2], 1027, 4), ([1, 2], 5, 1100), ([3], 1030, 514)))
     if not draw.edges and draw(flag()):
-        kinds, a, b = ("int8", "int8"), extreme((*lead, width)), extreme((outputs, width))
+        made, kinds = extreme, ("int8", "int8")
     else:
-        a, b = codes((*lead, width), kinds[0]), codes((outputs, width), kinds[1])
+        made = codes
+    a, b = made((*lead, width), kinds[0]), made((outputs, width), kinds[1])
     if draw(one_of(False, False, True)):  # only one side has zero points, and some of them are 0
         name, shape = draw(one_of(("a_zero_point", tuple(lead)), ("b_zero_point", (outputs,))))
         return dict(a=codes((*lead, width)), b=codes((outputs, width)), **{name: partly_zero(shape)})

@@ -22,6 +22,13 @@ class halves(Filled):
         return np.asarray(rng.integers(-24, 25, self.shape) / 8)
 
 
+class quarters(Filled):
+    """Scales of 1/4."""
+
+    def make(self, rng, hostility):
+        return np.full(self.shape, 0.25)
+
+
 @dataclasses.dataclass(frozen=True)
 class zero_points(Filled):
     """Any codes from low to high."""
@@ -45,12 +52,12 @@ def _draw(draw):
     x, scale = array(*shape, scale=draw(one_of(1.0, 1.0, 20.0))), array(*of_scales, low=0.02, high=0.6)
     bits = left_out(one_of(2, 3, 4, 8, 16))
     if not draw.ordinary and draw(flag()):
-        x, scale, bits = halves(shape), np.full(of_scales, 0.25), one_of(2, 3, 4)
+        x, scale, bits = halves(shape), quarters(of_scales), one_of(2, 3, 4)
     options = dict(bits=draw(bits), signed=draw(left_out(flag())))
     return x, scale, options | dict(axis=draw(left_out(None)) if axis is None else axis)
 
 
-_REFUSES = [
+_REFUSES: list[dict] = [
     dict(x=codes((2, 3)), scale=array(low=0.1, high=0.2)),
     dict(x=array(2, 3), scale=np.array(1)),
     dict(x=array(2, 3), scale=np.array(0.0)),
