@@ -108,6 +108,35 @@ def _finetune(*, config: Path | None = None, **options: Any) -> int:
 app.command(_with_options(_finetune, FinetuneConfig), name="finetune")
 
 
+def _validate(tier: Literal["quick", "convergence", "long", "resume", "memory"], *, model: str | None = None, config: Path | None = None,
+              bound: int | None = None, **options: Any) -> int:
+    """Run a tier of fine-tuning that can fail: what it asks, what it saw, and 0 or 1.
+
+    Parameters
+    ----------
+    tier
+        quick: 10 steps; convergence: 100, the loss must fall; long: 500; resume: killed and gone on with, bit by bit; memory: its peak.
+    model
+        What is fine-tuned, as --base; by default a llama-1m that is pre-trained on the standard library's source, once.
+    config
+        A .json or .yaml file with options of `byhand finetune`; the steps are the tier's.
+    bound
+        Of the tier memory, in 10⁶ bytes, for a model that has none stated.
+    """
+    from byhand.tiers.plan import make_plan
+
+    plan = make_plan(tier, model=model, file=config, bound=bound, options=options)
+    note = _threads(plan.config, large=False)
+    if note:
+        _log(note)
+    from byhand.commands.validate import validate
+
+    return OK if validate(plan) else FAILED
+
+
+app.command(_with_options(_validate, FinetuneConfig), name="validate")
+
+
 @app.command(name="generate")
 def _generate(model: str | None = None, *, adapter: str | None = None, prompt: str = "def ", count: int = 64, seed: int = 0) -> int:
     """Continue a text greedily, in NumPy: by the base alone and, where an adapter is given, with it.
@@ -178,6 +207,50 @@ def _quantize(model: str, *, out: str, kind: Literal["nf4", "fp4"] = "nf4", bloc
 
     quantize(model, out=out, quantized=Quantization(kind, block, double), seed=seed)
     return OK
+
+
+@app.command(name="memory")
+def _memory(
+    *,
+    model: str,
+    method: Literal["qlora", "lora", "full"] = "qlora",
+    batch: int = 1,
+    length: int = 128,
+    r: int = 8,
+    targets: tuple[str, ...] = ("q_proj", "v_proj"),
+    double: bool = True,
+    recompute: bool = True,
+    measure: bool = False,
+) -> int:
+    """Tell how much memory a step of fine-tuning takes in NumPy, before anything is built.
+
+    Parameters
+    ----------
+    model
+        A preset: smollm2-135m, tinyllama-1.1b, llama-2-7b …
+    method
+        qlora: matrices in 4 bits, and adapters; lora: matrices in float32, and adapters; full: every weight trains.
+    batch
+        Sequences in a step.
+    length
+        Tokens of each.
+    r
+        The rank of the adapters.
+    targets
+        The layers that get one.
+    double
+        Whether the scales of the 4-bit matrices are quantized too.
+    recompute
+        Whether blocks keep only their inputs.
+    measure
+        Run one step, with random weights and in a process of its own, and compare.
+    """
+    _tune()
+    from byhand.commands.memory import memory
+
+    chosen = [name for names in targets for name in names.split(",")]
+    fits = memory(model, measure=measure, method=method, batch=batch, length=length, r=r, targets=chosen, double=double, recompute=recompute)
+    return OK if fits else FAILED
 
 
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
