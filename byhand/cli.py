@@ -248,9 +248,9 @@ def _memory(
     _tune()
     from byhand.commands.memory import memory
 
-    chosen = [name for names in targets for name in names.split(",")]
-    fits = memory(model, measure=measure, method=method, batch=batch, length=length, r=r, targets=chosen, double=double, recompute=recompute)
-    return OK if fits else FAILED
+    options: dict[str, Any] = dict(method=method, batch=batch, length=length, r=r, double=double, recompute=recompute)
+    options["targets"] = [name for names in targets for name in names.split(",")]
+    return OK if memory(model, measure=measure, **options) else FAILED
 
 
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
