@@ -33,7 +33,8 @@ def gives_back(side, init, params, grads, lrs):
     for resident, wanted in ((4 * piece, 3), (4 * piece + 1, 2)):       # the end of the step counts
         param = np.zeros(5 * piece // np.dtype(side.dtype).itemsize, side.dtype)
         optimizer = side.get("optim.PagedAdamW")({"w": param}, lr=0.1, resident=resident)
-        times, give_back = [], optimizer._give_back
+        times: list[None] = []
+        give_back = optimizer._give_back
         optimizer._give_back = lambda times=times, give_back=give_back: times.append(give_back())
         optimizer.step({"w": param + 1})
         yield f"times with resident={resident}", len(times), wanted
