@@ -1,5 +1,6 @@
 """`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
 `python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
+`python -m benchmarks memory [MODEL…] [--json FILE]`: what a step of fine-tuning takes, measured and planned.
 `python -m benchmarks quantize [--json FILE]`: what 4-bit quantization costs, against bitsandbytes.
 
 Each BLAS setting and thread count is a process of its own; for every workload the processes are asked in turn, and within each the columns
@@ -182,6 +183,33 @@ def attention(
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+@app.command
+def memory(*models: str, json_: Annotated[Path | None, Parameter(name="--json")] = None) -> int:
+    """Weigh a step of fine-tuning: peak memory of the NumPy path against its plan; on a GPU, ours beside peft's.
+
+    Parameters
+    ----------
+    models:
+        Presets; by default smollm2-135m, tinyllama-1.1b and llama-2-7b.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.memory import BOUNDS
+    from benchmarks.memory import measure as measure_steps
+    from benchmarks.memory import show as show_steps
+    from parity.report import device_name
+
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS"),
+               "date": datetime.date.today().isoformat()}
+    figures = {"machine": machine} | measure_steps(list(models) or list(BOUNDS), log)
+    show_steps(figures, out)
+    out.print(f"{machine['cpu']}, {machine['cores']} cores.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    kept = all(row["total"] <= row.get("bound", row["total"]) for row in figures["cpu"] if "total" in row)
+    return 0 if kept else 1
 
 
 @app.command

@@ -85,6 +85,7 @@ def plan_memory(config: GPT2Config | LlamaConfig, *, method: Method = "qlora", r
     shapes = linear_shapes(config)
     inside = sum(rows * columns for rows, columns in shapes.values())            # numbers in the matrices of one block
     rest = config.parameters - config.n_layers * inside
+    head = 0 if getattr(config, "tied", True) else config.vocabulary * config.d_model     # is made after the blocks
     storage: Storage = ("4bit-double" if double else "4bit") if method == "qlora" else "float32"
     matrices = sum(weight_bytes(rows * columns, storage, block=block) for rows, columns in shapes.values())
     trained = config.parameters
@@ -106,7 +107,7 @@ def plan_memory(config: GPT2Config | LlamaConfig, *, method: Method = "qlora", r
         gradients=(trained + copies) * _FLOAT,
         states=2 * trained * _FLOAT,
         activations=(n * through + vocabulary) * _FLOAT + workspace,
-        building=(inside + largest) * _FLOAT - matrices if method == "qlora" else 0,
+        building=(inside + largest - head) * _FLOAT - matrices if method == "qlora" else 0,
     )
 
 
