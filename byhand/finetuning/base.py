@@ -34,7 +34,7 @@ class Base(NamedTuple):
     """A model to fine-tune.
 
     config : of the model
-    state : its weights by our names; None: random ones, from the run's seed
+    state : its weights by our names, some still in their files; None: random ones, from the run's seed
     title : what it is, in a line
     tokenize : a text -> its ids, and how each is written
     path : the directory it came from; None for a preset
@@ -81,7 +81,7 @@ def _trained(path: Path) -> Base:
 def _hugging_face(path: Path) -> Base:
     from byhand.hugging_face.directory import load_hugging_face
 
-    config, state = load_hugging_face(path)
+    config, state = load_hugging_face(path, lazily=True)
     if not isinstance(config, (GPT2Config, LlamaConfig)):
         fail("open_base", "a causal language model", f"a {type(config).__name__.removesuffix('Config')}")
     assert isinstance(config, (GPT2Config, LlamaConfig))

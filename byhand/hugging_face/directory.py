@@ -37,6 +37,7 @@ from byhand.hugging_face.llama import (
     llama_from_hugging_face,
     llama_to_hugging_face,
 )
+from byhand.hugging_face.on_disk import NUMPY_TYPES, open_arrays
 from byhand.hugging_face.t5 import (
     t5_config_from_hugging_face,
     t5_config_to_hugging_face,
@@ -87,8 +88,6 @@ _T5 = _Family(
 _BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
 _BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, BertConfig: _BERT, T5Config: _T5}
 
-_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
-                "BOOL": "?"}
 
 
 def hugging_face_kind(path: str | os.PathLike) -> str:
@@ -103,13 +102,15 @@ def hugging_face_kind(path: str | os.PathLike) -> str:
     return family.kind(values)
 
 
-def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None) -> tuple[Config, dict[str, NDArray]]:
+def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazily: bool = False) -> tuple[Config, dict[str, NDArray]]:
     """The config and the state, under our names, of the model in a directory: ``config.json`` and ``model.safetensors``, or its shards.
 
     Parameters
     ----------
     path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT or T5
     kind   the class of ours that is wanted: the one that `hugging_face_kind` names, or Bert for the encoder of any BERT
+    lazily   whether arrays stay in their files until they are used (`OnDisk`), where a family's map allows it: for checkpoints that are
+             larger than memory
 
     Returns
     -------
@@ -126,7 +127,9 @@ def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None) -> tu
     kind = family.kind(values) if kind is None else kind
     choice("load_hugging_face", family.kinds, kind=kind)
     config = family.read_config(values)
-    return config, family.read_state(_weights(path), config, kind)
+    only_names = family is _LLAMA                                       # the maps of the others cut and turn arrays
+    read: Callable[[Path], Mapping[str, Any]] = open_arrays if lazily and only_names else _arrays
+    return config, family.read_state(_weights(path, read), config, kind)
 
 
 def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray], *, kind: str | None = None) -> Path:
@@ -170,18 +173,18 @@ def _told(who: str, path: Path) -> tuple[_Family, dict[str, Any]]:
     return _BY_MODEL_TYPE[values["model_type"]], values
 
 
-def _weights(path: Path) -> dict[str, NDArray]:
+def _weights(path: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
     """All arrays by their names, from the one file or from those that the index lists."""
     index = path / "model.safetensors.index.json"
     if (path / "model.safetensors").exists() or not index.exists():
-        return _arrays(path / "model.safetensors")
+        return dict(read(path / "model.safetensors"))
     places: Any = _json(index).get("weight_map")
     demand("load_hugging_face", isinstance(places, dict), f"a weight_map in {index}", weight_map=places)
-    arrays: dict[str, NDArray] = {}
+    arrays: dict[str, Any] = {}
     for file in set(places.values()):
         demand("load_hugging_face", Path(file).name == file, f"files beside {index}", file=file)
     for file in sorted(set(places.values())):
-        arrays |= _arrays(path / file)
+        arrays |= read(path / file)
     missing = sorted(places.keys() - arrays.keys())
     demand("load_hugging_face", not missing, f"every array that {index} lists in its file", missing=missing)
     return arrays
@@ -200,8 +203,8 @@ def _arrays(file: Path) -> dict[str, NDArray]:
 
 
 def _array(file: Path, name: str, entry: Mapping[str, Any]) -> NDArray:
-    choice("load_hugging_face", _NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
-    array = np.frombuffer(entry["data"], _NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    choice("load_hugging_face", NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
+    array = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
     if entry["dtype"] == "BF16":                                        # the upper half of a float32
         return (array.astype("<u4") << 16).view("<f4")
     return array

@@ -1,0 +1,74 @@
+"""Arrays of a safetensors file that are read when they are wanted, one at a time: a checkpoint may be larger than memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byhand.checks import choice, fail
+
+NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
+               "BOOL": "?"}
+_LARGEST_HEADER = 100_000_000  # the format's own limit
+
+
+class OnDisk:
+    """One array of a file. What takes arrays takes it: `target[...] = on_disk` reads it, and bfloat16 becomes float32 on the way.
+
+    Examples
+    --------
+    >>> import tempfile, safetensors.numpy
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = safetensors.numpy.save_file({"w": np.arange(3.0)}, folder + "/model.safetensors")
+    ...     w = open_arrays(Path(folder, "model.safetensors"))["w"]
+    ...     w.shape, np.asarray(w)
+    ((3,), array([0., 1., 2.]))
+    """
+
+    def __init__(self, file: Path, kind: str, shape: tuple[int, ...], offset: int):
+        self.shape, self.dtype = shape, np.dtype("<f4" if kind == "BF16" else NUMPY_TYPES[kind])
+        self._file, self._kind, self._offset = file, kind, offset
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        count = int(np.prod(self.shape, dtype=np.int64))
+        array = np.fromfile(self._file, NUMPY_TYPES[self._kind], count, offset=self._offset).reshape(self.shape)
+        if self._kind == "BF16":                                        # the upper half of a float32
+            array = (array.astype("<u4") << 16).view("<f4")
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def open_arrays(file: Path) -> dict[str, OnDisk]:
+    """The arrays of a safetensors file by name, none of them read yet.
+
+    Raises
+    ------
+    ValueError   if the file cannot be read, is cut short, or is no safetensors file
+    """
+    who = "load_hugging_face"
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+                fail(who, f"a complete safetensors file in {file}", f"{size} bytes")
+            entries = json.loads(opened.read(length))
+        arrays = {}
+        for name, entry in entries.items():
+            if name == "__metadata__":
+                continue
+            choice(who, NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
+            shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+            bytes_each = np.dtype(NUMPY_TYPES[entry["dtype"]]).itemsize
+            whole = end - begin == bytes_each * int(np.prod(shape, dtype=np.int64)) and 8 + length + end <= size and begin >= 0
+            if not whole:
+                fail(who, f"a complete safetensors file in {file}, which should hold {name} up to byte {8 + length + end}", f"{size} bytes")
+            arrays[name] = OnDisk(file, entry["dtype"], shape, 8 + length + begin)
+    except OSError as error:
+        raise ValueError(f"{who} needs a file it can read; {file}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(who):
+            raise
+        raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error
+    return arrays
