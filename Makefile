@@ -51,11 +51,11 @@ clean:
 install = echo "Setting up $(VENV) with byhand[$(extras)]" && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[$(extras)]" && touch $@
 
-$(VENV)/.light: extras = parity,plot,bench
+$(VENV)/.light: extras = parity,plot,bench,yaml
 $(VENV)/.light: $(BIN)/python setup.cfg constraints.txt
 	@$(install)
 
-$(VENV)/.full: extras = parity,plot,bench,test,oracles
+$(VENV)/.full: extras = parity,plot,bench,yaml,test,oracles
 $(VENV)/.full: $(BIN)/python setup.cfg constraints.txt
 	@$(install)
 	@touch $(VENV)/.light
