@@ -116,7 +116,7 @@ def linear_shapes(config: GPT2Config | LlamaConfig) -> dict[str, Shape]:
     d = config.d_model
     if isinstance(config, GPT2Config):
         f = config.d_hidden or 4 * d
-        attention = {f"attn.{name}": (d, d) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        attention: dict[str, Shape] = {f"attn.{name}": (d, d) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
         return attention | {"mlp.up_proj": (f, d), "mlp.down_proj": (d, f)}
     e, f = config.head_width or 0, config.d_hidden or 0
     h, k = config.n_heads * e, (config.n_kv_heads or 0) * e

@@ -31,7 +31,7 @@ def main(options: dict[str, Any]) -> dict[str, int]:
     _REFS.write_text("5")                       # the peak starts again from here
     tokens = np.random.default_rng(0).integers(0, base.config.vocabulary, (config.batch, length + 1))
     begin = time.perf_counter()
-    run = "recompute" if config.recompute else "keep"
+    run: Any = "recompute" if config.recompute else "keep"
     train_step(tuned.model, tuned.optimizer, [(tokens[:, :-1], tokens[:, 1:])], run=run, max_norm=1e-9)    # so that it clips
     seconds, step = time.perf_counter() - begin, _peak()
     return dict(imported=imported, built=built, step=step, total=max(built, step), milliseconds=round(1000 * seconds))
