@@ -56,18 +56,27 @@ def time_limit(seconds: float) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def load(source: str, module: str, component: Component) -> Any:
-    """The component's function or class with `source` in the place of `module`; nothing that is imported elsewhere changes."""
+@contextlib.contextmanager
+def loaded(source: str, module: str, component: Component) -> Iterator[Any]:
+    """The component's function or class with `source` in the place of `module`; what was imported before stays as it is.
+
+    Where `module` is a file that components share, all that build on it are new inside: whoever asks for another component while this one
+    is judged (a case that puts an adapter on a layer, say) gets one that knows the same classes, as isinstance wants it.
+    """
     fresh = types.ModuleType(module)
     fresh.__file__, fresh.__package__ = f"<mutant of {module}>", module.rpartition(".")[0]
     code = compile(source, fresh.__file__, "exec")
     if module == module_of(component):
         exec(code, fresh.__dict__)
-        return fresh.__dict__[component.public]
+        yield fresh.__dict__[component.public]
+        return
+    # What is first imported while modules are set aside is forgotten afterwards, and another import would make it anew. So the component
+    # is imported before, with all that it needs: only what depends on the mutant is made twice.
+    importlib.import_module(module_of(component))
     with _set_aside({name for name in list(sys.modules) if name == module or _depends(name, module)}):
         sys.modules[module] = fresh
         exec(code, fresh.__dict__)
-        return getattr(importlib.import_module(module_of(component)), component.public)
+        yield getattr(importlib.import_module(module_of(component)), component.public)
 
 
 @functools.cache
@@ -106,7 +115,8 @@ def attempt(source: str, module: str, component: Component, judge: Judge, limit:
     try:
         with time_limit(limit), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            law = judge(component, load(source, module, component))
+            with loaded(source, module, component) as implementation:
+                law = judge(component, implementation)
     except TimeLimit:
         return "time limit"
     except (RecursionError, MemoryError) as error:

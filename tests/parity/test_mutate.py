@@ -18,7 +18,7 @@ from parity import judge, workers
 from parity import mutants as runner
 from parity.mutate import mutants
 from parity.registry import Component, find
-from parity.study import Study, Subject, of_component, shared, subject, summary
+from parity.study import Study, Subject, of_component, shared, subject, summary, text_of
 
 LAYER_NORM = inspect.getsource(numpy_impl.ops.layer_norm)
 
@@ -292,8 +292,8 @@ def test_a_mutant_replaces_nothing_but_what_is_tested():
     before = sys.modules["numpy_impl.ops.layer_norm"]
     original = before.layer_norm
     mutant = next(m for m in mutants(LAYER_NORM, "layer_norm") if m.operator == "comparison")
-    loaded = judge.load(mutant.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))
-    assert loaded is not original
+    with judge.loaded(mutant.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm")) as mutated:
+        assert mutated is not original
     assert sys.modules["numpy_impl.ops.layer_norm"] is before
     assert before.layer_norm is original
 
@@ -321,13 +321,28 @@ def test_a_shared_file_is_judged_through_those_that_import_it():
     norm = sys.modules["numpy_impl.ops.layer_norm"]
     source = inspect.getsource(blocks)
     mutant = next(m for m in mutants(source, "blocks") if m.key == "start + step -> start - step")
-    loaded = judge.load(mutant.source(), "numpy_impl.ops._blocks", find("ops.layer_norm"))
     x = np.arange(6.0).reshape(2, 3)
-    with np.errstate(all="ignore"):
-        assert not np.array_equal(loaded(x)[0], norm.layer_norm(x)[0])
+    with judge.loaded(mutant.source(), "numpy_impl.ops._blocks", find("ops.layer_norm")) as mutated, np.errstate(all="ignore"):
+        assert not np.array_equal(mutated(x)[0], norm.layer_norm(x)[0])
     assert sys.modules["numpy_impl.ops._blocks"] is blocks
     assert sys.modules["numpy_impl.ops.layer_norm"] is norm
-    assert np.array_equal(judge.load(source, "numpy_impl.ops._blocks", find("ops.layer_norm"))(x)[0], norm.layer_norm(x)[0])
+    with judge.loaded(source, "numpy_impl.ops._blocks", find("ops.layer_norm")) as same:
+        assert np.array_equal(same(x)[0], norm.layer_norm(x)[0])
+
+
+def test_all_components_know_the_same_classes_while_a_shared_file_is_judged_and_afterwards():
+    """combine_adapters looks for a base class that lies in a shared file; a case gets its adapted layers from elsewhere."""
+    module = "numpy_impl.finetune._adapted"
+    combine, layer, linear = find("finetune.combine_adapters"), find("finetune.LoRALinear"), find("layers.Linear")
+
+    def finds_it(combine_adapters) -> bool:
+        adapted = layer.implementation("numpy")(linear.implementation("numpy")(3, 2), r=1, alpha=1)
+        return combine_adapters(adapted, {"default": 1.0}, name="new", kind="cat") == [""]
+
+    with judge._set_aside({name for name in sys.modules if name.startswith("numpy_impl.finetune.")}):  # as if nobody had imported them
+        with judge.loaded(text_of(module), module, combine) as mutated:
+            assert finds_it(mutated)
+        assert finds_it(combine.implementation("numpy"))
 
 
 # --- the laws of the harness as the judge --------------------------------------------------------------------------------------------
@@ -337,11 +352,17 @@ def test_the_laws_kill_layer_norm_and_a_part_of_them_does_not():
     laws = judge.LawsOf(find("ops.layer_norm"), examples=6)
     assert laws(numpy_impl.ops.layer_norm.layer_norm) is None
     found = [m for m in mutants(LAYER_NORM, "layer_norm") if m.operator == "drop a statement"]
-    killed = [laws(judge.load(m.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))) for m in found]
-    assert None not in killed
+
+    def killers() -> list[str | None]:
+        told = []
+        for mutant in found:
+            with judge.loaded(mutant.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm")) as mutated:
+                told.append(laws(mutated))
+        return told
+
+    assert None not in killers()
     laws.laws = ["typed"]
-    weakly = [laws(judge.load(m.source(), "numpy_impl.ops.layer_norm", find("ops.layer_norm"))) for m in found]
-    assert None in weakly
+    assert None in killers()
 
 
 def test_a_worker_answers_for_each_mutant_and_skips_what_is_known():

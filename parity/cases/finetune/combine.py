@@ -2,7 +2,6 @@
 
 import numpy as np
 
-import numpy_impl.finetune._adapted  # noqa: F401  (imported here first: where a mutant is tried, `combine` is a copy, and must not be alone)
 from parity.cases import array, case, integer, left_out, maybe, number, one_of, size
 from parity.cases.finetune._models import IDS, LLAMA, fill, made
 
