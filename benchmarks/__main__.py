@@ -1,5 +1,6 @@
 """`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
 `python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
+`python -m benchmarks finetune [PART…] [--json FILE] [--docs FILE]`: what fine-tuning gives and costs.
 `python -m benchmarks memory [MODEL…] [--json FILE]`: what a step of fine-tuning takes, measured and planned.
 `python -m benchmarks quantize [--json FILE]`: what 4-bit quantization costs, against bitsandbytes.
 
@@ -243,6 +244,52 @@ def quantize(
     out.print(f"{machine['cpu']}, {machine['cores']} cores. × is bitsandbytes' time over NumPy's.", highlight=False)
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+@app.command
+def finetune(
+    *parts: Literal["qlora", "ranks", "quantized", "tiers", "peft", "cost"],
+    base: str | None = None,
+    steps: int = 200,
+    seeds: int = 3,
+    rounds: int = 15,
+    reuse: bool = False,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    docs: Path | None = None,
+) -> int:
+    """Ask what fine-tuning gives and costs: QLoRA against LoRA, LoRA against all weights, 4-bit bases, tiers, peft, ranks. One thread.
+
+    Parameters
+    ----------
+    parts:
+        Which of these questions; by default all.
+    base:
+        A base as for `byhand finetune`; by default a llama-1m that is pre-trained on the standard library's source, once.
+    steps:
+        Of each training.
+    seeds:
+        Of each comparison.
+    rounds:
+        How often timed steps take turns.
+    reuse:
+        Measure nothing: show what is in the JSON.
+    json_:
+        Write every figure as JSON, beside those of other parts that it holds.
+    docs:
+        A Markdown document: tables and figures go between its comments finetune-PART:start and finetune-PART:end.
+    """
+    from byhand import blas
+
+    blas.threads(1)
+    blas.tune()
+    from benchmarks.finetune_report import publish
+    from benchmarks.finetune_run import measure_parts, read_parts
+
+    chosen = list(parts) or ["qlora", "ranks", "quantized", "tiers", "peft", "cost"]
+    sizes = dict(steps=steps, seeds=seeds, rounds=rounds)
+    figures = read_parts(chosen, json_) if reuse else measure_parts(chosen, base=base, json_=json_, log=log, **sizes)
+    publish(figures, out, docs)
     return 0
 
 
