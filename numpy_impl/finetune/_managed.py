@@ -74,7 +74,7 @@ def thaw(base: Module, trained: bool) -> None:
         base.unfreeze("bias")
 
 
-def add(module: _Adapted, name: str, config: LoRAConfig, place: str, rng: np.random.Generator) -> None:
+def add(module: _Adapted, name: str, config: LoRAConfig, place: str, rng: np.random.Generator | None) -> None:
     """One more adapter on a module; with some starts, a base that keeps only what the adapter does not hold."""
     options = config.options(place)
     if config.start in ("kaiming", "gaussian"):
@@ -83,8 +83,8 @@ def add(module: _Adapted, name: str, config: LoRAConfig, place: str, rng: np.ran
     base, scaling = module.base, lora_scaling(options["r"], options["alpha"], rslora=options["rslora"])
     begin = _STARTS[config.start](base.weight, r=options["r"], scaling=scaling)
     module.base = module._stand_in(begin.weight)
-    if config.start == "loftq":
-        module.base = Linear4bit.from_linear(module.base, kind="nf4", block=64, double=False).freeze()
+    if config.start == "loftq":                        # as `loftq` did: NF4, blocks of 64
+        module.base = Linear4bit.from_linear(module.base).freeze()
     elif isinstance(base, Linear4bit):
         module.base = Linear4bit.from_linear(module.base, kind=base.kind, block=base.block, double=base.double).freeze()
     module.add(name, **options, rng=rng)

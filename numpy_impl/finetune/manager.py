@@ -79,11 +79,10 @@ def apply_lora(model: Module, config: LoRAConfig, *, name: str = "default", rng:
 
     if not any(isinstance(module, _Adapted) for module in modules.values()):
         model.freeze()
-    rng = rng or np.random.default_rng()
     for place in chosen:
         module = modules[place]
         if not isinstance(module, _Adapted):
-            module = WRAPPERS[kind_of(module)](module, r=None, alpha=1.0)
+            module = WRAPPERS[kind_of(module)](module, r=None, alpha=config.alpha)
             model.replace_child(place, module)
         add(module, name, config, place, rng)
     if config.bias == "all":

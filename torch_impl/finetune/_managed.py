@@ -78,8 +78,8 @@ def add(module: _Adapted, name: str, config: LoRAConfig, place: str, rng: torch.
     base, scaling = module.base, lora_scaling(options["r"], options["alpha"], rslora=options["rslora"])
     begin = _STARTS[config.start](base.weight, r=options["r"], scaling=scaling)
     module.base = module._stand_in(begin.weight)
-    if config.start == "loftq":
-        module.base = Linear4bit.from_linear(module.base, kind="nf4", block=64, double=False).requires_grad_(False)
+    if config.start == "loftq":                        # as `loftq` did: NF4, blocks of 64
+        module.base = Linear4bit.from_linear(module.base).requires_grad_(False)
     elif isinstance(base, Linear4bit):
         rest = Linear4bit.from_linear(module.base, kind=base.kind, block=base.block, double=base.double)
         module.base = rest.requires_grad_(False)

@@ -40,7 +40,7 @@ def apply_lora(model: nn.Module, config: LoRAConfig, *, name: str = "default", r
     for place in chosen:
         module = modules[place]
         if not isinstance(module, _Adapted):
-            module = WRAPPERS[kind_of(module)](module, r=None, alpha=1.0)
+            module = WRAPPERS[kind_of(module)](module, r=None, alpha=config.alpha)
             model.set_submodule(place, module)
         add(module, name, config, place, rng)
     biases = {f"{place}.base.bias" for place in chosen}
