@@ -23,7 +23,7 @@ def peft(bench: Bench) -> dict[str, Any]:
     torch.set_num_threads(1)
     rows = []
     for targets, r in ((("q_proj", "v_proj"), 8), (("all-linear",), 16)):
-        for batch, length in ((16, 64), (1, 128)):
+        for batch, length in ((16, 64), (1, 128), (1, 32)):
             config = bench.config(targets=targets, r=r, alpha=2.0 * r, batch=batch, length=length)
             rows.append(_against_peft(bench, config))
             bench.log.print(f"{', '.join(targets)}, {batch} × {length}: {rows[-1]['speedup']:.2f}", highlight=False)
