@@ -15,10 +15,10 @@ import cyclopts
 from rich.console import Console
 
 from byhand import blas
-from byhand.checks import NonFiniteError
-from byhand.finetune_config import FinetuneConfig
+from byhand.checks import NonFiniteError, demand
+from byhand.finetune_config import FinetuneConfig, config_of_run
 from byhand.run_config import RunConfig, resolve
-from byhand.training_config import TrainingConfig
+from byhand.training_config import PRESETS, TrainingConfig
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -73,7 +73,7 @@ def _with_options(function: Callable[..., int], options: type) -> Callable[..., 
     for field in dataclasses.fields(options):
         default = "" if field.default is None else f" Default: {json.dumps(field.default)}."
         kind: Any = field.type
-        hint = annotate[kind | None, cyclopts.Parameter(help=field.metadata["help"] + default, show_default=False)]
+        hint = annotate[kind | None, cyclopts.Parameter(help=field.metadata["help"] + default, show_default=False, consume_multiple=True)]
         parameters.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
 
     def command(*args: Any, **given: Any) -> int:
@@ -97,12 +97,25 @@ def _finetune(*, config: Path | None = None, **options: Any) -> int:
         A .json or .yaml file with any of these options; the command line overrules it.
     """
     resolved = resolve(FinetuneConfig, config, **options)
-    note = _threads(resolved, large=False)
+    settings = resolved
+    if resolved.resume is not None:
+        others = [name for name, value in options.items() if value is not None and name != "resume"]
+        demand("finetune", config is None and not others, "--resume without other options: the run goes on with its own",
+               options=["config"] * (config is not None) + others)
+        settings = config_of_run(resolved.resume)
+    note = _threads(settings, large=_is_large(str(settings.base)))
     if note:
         _log(note)
     from byhand.commands.finetune import finetune
 
     return OK if finetune(resolved).kept else FAILED
+
+
+def _is_large(base: str) -> bool:
+    """Whether more than 5 million parameters are to be trained on: by the preset, or by the files of a directory."""
+    if base in PRESETS:
+        return PRESETS[base].parameters >= 5_000_000
+    return sum(file.stat().st_size for file in Path(base).glob("**/*.safetensors")) >= 20_000_000
 
 
 app.command(_with_options(_finetune, FinetuneConfig), name="finetune")
@@ -111,6 +124,8 @@ app.command(_with_options(_finetune, FinetuneConfig), name="finetune")
 def _validate(tier: Literal["quick", "convergence", "long", "resume", "memory"], *, model: str | None = None, config: Path | None = None,
               bound: int | None = None, **options: Any) -> int:
     """Run a tier of fine-tuning that can fail: what it asks, what it saw, and 0 or 1.
+
+    Where an option is not given, the tier's own counts, not the default told below: all-linear, r 16, list-operations, 16 × 64 tokens.
 
     Parameters
     ----------
@@ -163,13 +178,13 @@ def _generate(model: str | None = None, *, adapter: str | None = None, prompt: s
 
 
 @app.command(name="merge")
-def _merge(model: str, *, adapter: str, out: str) -> int:
+def _merge(model: str | None = None, *, adapter: str, out: str) -> int:
     """Add an adapter into its base's weights, and write the whole model as Hugging Face's hub holds it.
 
     Parameters
     ----------
     model
-        The base, as for `byhand finetune`.
+        The base, as for `byhand finetune`. Not needed where the adapter is a run, which knows its base.
     adapter
         LoRA's files, peft's or ours, or the directory of a `byhand finetune`.
     out
