@@ -1,11 +1,15 @@
 """The options of `byhand finetune`."""
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any, Literal
 
-from byhand.checks import demand, in_range, positive, size
+from byhand.checks import demand, fail, in_range, positive, size
 from byhand.configs.lora import LoRAConfig
-from byhand.run_config import RunConfig, option
+from byhand.run_config import RunConfig, option, read, resolve
+
+RESTS = ("pissa", "olora", "loftq")     # starts that leave the base only what the adapter does not hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +59,16 @@ class FinetuneConfig(RunConfig):
     name: str = option("finetune", "The run directory is runs/NAME-TIMESTAMP.")
 
     def __post_init__(self) -> None:
+        if isinstance(self.budget, int) and not isinstance(self.budget, bool):
+            object.__setattr__(self, "budget", str(self.budget))     # of parameters
         super().__post_init__()
         who = "finetune"
         for name in ("targets", "exclude", "layers"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, (value,) if isinstance(value, (str, int)) else tuple(value))
-        if self.resume is None:
-            demand(who, self.base is not None, "a base: a run of `byhand train`, a model's directory, or a preset", base=self.base)
+        if self.resume is None and self.base is None:
+            fail(who, "--base: the directory of a `byhand train`, a model as Hugging Face's hub holds it, or a preset", "none")
         size(who, block=self.block, virtual_tokens=self.virtual_tokens, bottleneck=self.bottleneck)
         size(who, save_every=self.save_every, keep=self.keep)
         in_range(who, 0, 1, adapter_dropout=self.adapter_dropout)
@@ -71,6 +77,13 @@ class FinetuneConfig(RunConfig):
         demand(who, self.method != "full" or self.quantize == "none", "quantize 'none' for method 'full': 4-bit weights do not train",
                quantize=self.quantize)
         demand(who, self.method == "lora" or self.budget is None, "method 'lora' for a budget of ranks", method=self.method)
+        if self.adapter_dtype == "bfloat16":
+            demand(who, self.method == "lora", "method 'lora' for adapters in bfloat16", method=self.method)
+            demand(who, self.start not in RESTS, f"adapter_dtype 'float32' for start {self.start!r}: rounded, its factors would not make "
+                   "up for what they took from the base", adapter_dtype=self.adapter_dtype)
+        if self.start == "loftq":
+            demand(who, self.quantize == "none", "quantize 'none' for start 'loftq', which quantizes the layers itself (NF4, blocks of 64)",
+                   quantize=self.quantize)
         if self.method == "lora":
             _ = self.lora                      # made to be checked
 
@@ -87,3 +100,34 @@ class FinetuneConfig(RunConfig):
             alpha_pattern=self.alpha_pattern or {}, layers=self.layers,
         )
         return LoRAConfig(targets="all-linear" if self.targets == ("all-linear",) else self.targets, **options)
+
+
+def settled(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration as a run keeps it: files and directories have absolute names, so that it means the same everywhere."""
+    from byhand.corpus import NAMES
+
+    base, text = config.base, config.text
+    if base is not None and os.path.isdir(base):
+        base = os.path.abspath(base)
+    if text is not None and text not in NAMES and os.path.exists(text):
+        text = os.path.abspath(text)
+    return dataclasses.replace(config, base=base, text=text)
+
+
+def config_of_run(where: str | Path, *, who: str = "finetune") -> FinetuneConfig:
+    """The configuration of the run in a directory.
+
+    Raises
+    ------
+    ValueError   if there is no run of `byhand finetune`, or it was killed before it had written its configuration
+    """
+    path = Path(where)
+    if not path.is_dir():
+        fail(who, "the directory of a run", f"{str(where)!r}, which does not exist")
+    if not (path / "config.json").is_file() and (path / "metrics.jsonl").is_file():
+        fail(who, "a run that has begun", f"{path}, which was stopped before it had written its config.json: remove it, and begin anew")
+    if not (path / "config.json").is_file():
+        fail(who, "the directory of a run, with its config.json", str(where))
+    if not read(who, path / "config.json").keys() >= {"base", "method"}:
+        fail(who, "the directory of a `byhand finetune`", f"{str(where)!r}, which is something else")
+    return resolve(FinetuneConfig, path / "config.json")

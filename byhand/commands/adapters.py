@@ -1,5 +1,6 @@
 """`byhand generate`, `byhand merge` and `byhand quantize`: a base with an adapter and without, both in one, a base in 4 bits."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,57 +9,85 @@ import numpy as np
 from rich.console import Console
 
 from byhand import checkpoint
-from byhand.checks import demand, positive
-from byhand.commands.finetune_backends import numpy_base, quantization
+from byhand.checks import demand, fail, same_names, same_shape, size
+from byhand.commands.finetune_backends import digest, numpy_base, quantization
 from byhand.continuation import continue_greedily
-from byhand.finetune_config import FinetuneConfig
+from byhand.finetune_config import FinetuneConfig, config_of_run
 from byhand.finetuning.base import Base, Quantization, open_base, save_quantized
 from byhand.finetuning.methods import adapt
 from byhand.hugging_face.adapter import load_adapter
 from byhand.hugging_face.directory import save_hugging_face
 from byhand.model_source import as_bytes
-from byhand.run_config import resolve
+from byhand.run_directory import RunDirectory
 
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _OUT = Console(highlight=False, soft_wrap=True)
 
 
 def generate(where: str | None, *, adapter: str | None, prompt: str, count: int, seed: int) -> None:
     """Print how the model continues the prompt, without the adapter and with it."""
     demand("generate", bool(prompt), "a prompt of at least one byte", prompt=prompt)
-    tuning = _run_of(adapter)
+    size("generate", count=count)
+    size("generate", at_least=0, seed=seed)
+    tuning = _run_of("generate", adapter)
     where = where or (None if tuning is None else tuning.base)
-    demand("generate", where is not None, "a model, or the directory of a `byhand finetune` as the adapter", model=where)
+    if where is None:
+        fail("generate", "a model, or the directory of a `byhand finetune` as the adapter", "neither")
     base = open_base(str(where))
     model = _model(base, tuning, seed)
-    _say(base, model, prompt, count, base.title)
+    texts = {base.title: _continued(base, model, prompt, count)}
     if adapter is not None:
-        _say(base, with_adapter(model, base, adapter, tuning), prompt, count, f"with {adapter}")
+        texts[f"with {adapter}"] = _continued(base, with_adapter("generate", model, base, adapter, tuning), prompt, count)
+    for title, text in texts.items():
+        _OUT.print(f"\n{title}:", style="bold", markup=False)
+        _OUT.print("  | " + text.replace("\n", "\n  | "), style="cyan", markup=False)
 
 
-def merge(where: str, *, adapter: str, out: str) -> None:
+def merge(where: str | None, *, adapter: str, out: str) -> None:
     """Write the base with the adapter added into its weights, as a directory that `byhand` and transformers load.
 
     Raises
     ------
-    ValueError   if the two do not fit, or `out` is no new directory
+    ValueError   if the two do not fit, the adapter is of a kind that no weight can take in, or `out` is no new directory
     """
     from numpy_impl.finetune.manager import merge_and_unload
 
-    target = Path(out)
-    demand("merge", not target.exists() or not any(target.iterdir()), "a directory that is new or empty", out=out)
-    base = open_base(where)
-    tuning = _run_of(adapter)
-    model = _model(base, tuning, 0)
-    model = with_adapter(model, base, adapter, tuning)
-    ids = (np.arange(32) % min(256, base.config.vocabulary))[None]
+    target = _new("merge", out)
+    tuning = _run_of("merge", adapter)
+    mergeable = tuning is None or tuning.method in ("lora", "full")
+    demand("merge", mergeable, "LoRA, which can be added into weights", method=None if tuning is None else tuning.method)
+    where = where or (None if tuning is None else tuning.base)
+    if where is None:
+        fail("merge", "a model, or the directory of a `byhand finetune` as the adapter", "neither")
+    base = open_base(str(where))
+    model = with_adapter("merge", _model(base, tuning, 0), base, adapter, tuning)
+    ids = (np.arange(min(32, base.config.max_length)) % min(256, base.config.vocabulary))[None]
     before = model(ids)
-    merged = merge_and_unload(model)
-    demand("merge", bool(merged), "an adapter of LoRA, which can be added into weights", adapter=adapter)
+    merged = [] if tuning is not None and tuning.method == "full" else merge_and_unload(model)
     apart = float(np.abs(model(ids) - before).max() / max(1.0, np.abs(before).max()))
-    save_hugging_face(target, base.config, model.state_dict())
-    if base.path is not None and (base.path / "tokenizer.json").is_file():
-        shutil.copy2(base.path / "tokenizer.json", target)
-    _OUT.print(f"{out}: {base.title} with {len(merged)} layers merged; its logits differ from the adapter's by {apart:.1e} of their scale")
+    whole = Path(f"{target}.part")
+    shutil.rmtree(whole, ignore_errors=True)
+    save_hugging_face(whole, base.config, plain_state(model))
+    for name in _TOKENIZER:
+        if base.path is not None and (base.path / name).is_file():
+            shutil.copy2(base.path / name, whole)
+    if target.exists():
+        target.rmdir()                                    # which is empty
+    os.replace(whole, target)
+    what = f"{len(merged)} layers merged" if merged else "every weight as it was trained"
+    _OUT.print(f"{out}: {base.title}, {what}; its logits differ from the adapter's by {apart:.1e} of their scale")
+
+
+def plain_state(model: Any) -> dict[str, np.ndarray]:
+    """The weights of a model by name, those in 4 bits in full."""
+    state = {}
+    for name, array in model.state_dict().items():
+        stem, _, last = name.rpartition(".")
+        if last == "codes":
+            state[f"{stem}.weight"] = dict(model.modules())[stem].weight
+        elif not last.startswith("absmax"):
+            state[name] = array
+    return state
 
 
 def quantize(where: str, *, out: str, quantized: Quantization, seed: int) -> None:
@@ -70,8 +99,9 @@ def quantize(where: str, *, out: str, quantized: Quantization, seed: int) -> Non
     """
     base = open_base(where)
     demand("quantize", base.quantized is None, "a base that is not quantized", base=base.title)
-    demand("quantize", not Path(out).exists() or not any(Path(out).iterdir()), "a directory that is new or empty", out=out)
-    positive("quantize", block=quantized.block)
+    _new("quantize", out)
+    size("quantize", block=quantized.block)
+    size("quantize", at_least=0, seed=seed)
     model = numpy_base(base, quantized, rng=np.random.default_rng(seed))
     state = model.state_dict()
     save_quantized(out, base, quantized, state)
@@ -79,7 +109,7 @@ def quantize(where: str, *, out: str, quantized: Quantization, seed: int) -> Non
     _OUT.print(f"{out}: {base.title} in {small:,} bytes, {full / small:.2f} times smaller than in float32 ({full:,})")
 
 
-def with_adapter(model: Any, base: Base, adapter: str, tuning: FinetuneConfig | None) -> Any:
+def with_adapter(who: str, model: Any, base: Base, adapter: str, tuning: FinetuneConfig | None) -> Any:
     """The model with the adapter of that directory: LoRA's files, peft's or ours, or a run of `byhand finetune`.
 
     Raises
@@ -93,45 +123,58 @@ def with_adapter(model: Any, base: Base, adapter: str, tuning: FinetuneConfig | 
         apply_lora(model, config)
         load_adapter_state(model, state)
         return model
-    latest = checkpoint.latest(Path(adapter) / "checkpoints")
-    demand("generate", latest is not None, "a run with a checkpoint", adapter=adapter)
+    run = Path(adapter)
+    latest = checkpoint.latest(run / "checkpoints")
+    if latest is None:
+        fail(who, "a run with a checkpoint", f"{adapter}, which has none yet: byhand finetune --resume {adapter}")
     assert latest is not None
+    about = RunDirectory.read(run / "about.json")
+    found = digest(model.state_dict(), {})
+    demand(who, about.get("base_sha256", found) == found, f"the base that {adapter} was trained on, {about.get('base')}", base=base.title)
     arrays = checkpoint.load(latest).arrays
     trained = arrays.get("numpy-trained", arrays.get("torch-trained", {}))
     model, _ = adapt("numpy", model, tuning, np.random.default_rng(tuning.seed))
     own = model.parameters()
-    demand("generate", own.keys() == trained.keys(), "a run on this base", adapter=adapter)
+    same_names(who, own, **{str(latest): trained})
+    for name, array in own.items():
+        same_shape(who, array.shape, **{f"{latest}, {name}": trained[name]})
     for name, array in own.items():
         array[...] = trained[name]
     return model
 
 
 def _model(base: Base, tuning: FinetuneConfig | None, seed: int) -> Any:
-    """The base as the run had it: quantized or not, and from its seed where the weights are random."""
+    """The base as the run had it: quantized or not, in its precision, and from its seed where the weights are random."""
     if tuning is None:
         return numpy_base(base, base.quantized, rng=np.random.default_rng(seed))
-    return numpy_base(base, quantization(tuning, base), rng=np.random.default_rng(tuning.seed))
+    return numpy_base(base, quantization(tuning, base), dtype=tuning.dtype, rng=np.random.default_rng(tuning.seed))
 
 
-def _run_of(adapter: str | None) -> FinetuneConfig | None:
+def _run_of(who: str, adapter: str | None) -> FinetuneConfig | None:
     """The configuration of the run, where the adapter is named by the directory of one."""
-    if adapter is None or not (Path(adapter) / "about.json").is_file():
+    if adapter is None or (Path(adapter) / "adapter_config.json").is_file():
         return None
-    return resolve(FinetuneConfig, Path(adapter) / "config.json")
+    demand(who, Path(adapter).is_dir(), "the directory of an adapter, or of a `byhand finetune`", adapter=adapter)
+    return config_of_run(adapter, who=who)
 
 
-def _say(base: Base, model: Any, prompt: str, count: int, title: str) -> None:
-    _OUT.print(f"\n{title}:", style="bold", markup=False)
+def _new(who: str, out: str) -> Path:
+    """The directory to write, which must not hold anything."""
+    path = Path(out)
+    demand(who, not path.exists() or (path.is_dir() and not any(path.iterdir())), "a directory that is new or empty", out=out)
+    return path
+
+
+def _continued(base: Base, model: Any, prompt: str, count: int) -> str:
+    """The prompt and `count` tokens more, each the likeliest."""
+    context = model.config.max_length
     if base.tokenize is as_bytes:
-        found = continue_greedily(lambda ids: model(ids)[0, -1], prompt.encode(), count=count, context=base.config.max_length)
-        text = found.text
-    else:
-        ids = list(base.tokenize(prompt)[0])
-        given = len(ids)
-        for _ in range(count):
-            ids.append(int(model(np.array([ids[-base.config.max_length :]]))[0, -1].argmax()))
-        text = " ".join(map(str, ids[given:])) if base.path is None else _decode(base.path, ids[given:])
-    _OUT.print("  | " + (prompt + text).replace("\n", "\n  | "), style="cyan", markup=False)
+        return prompt + continue_greedily(lambda ids: model(ids)[0, -1], prompt.encode(), count=count, context=context).text
+    ids = list(base.tokenize(prompt)[0])
+    given = len(ids)
+    for _ in range(count):
+        ids.append(int(model(np.array([ids[-context:]]))[0, -1].argmax()))
+    return prompt + (" ".join(map(str, ids[given:])) if base.path is None else _decode(base.path, ids[given:]))
 
 
 def _decode(path: Path, ids: list[int]) -> str:

@@ -1,5 +1,6 @@
 """`byhand finetune`: adapters trained on a frozen base, by one implementation or by both, in a run that can be killed at any moment."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,12 @@ from byhand.commands.finetune_backends import NumpyTuned, TorchTuned, Tuned, dig
 from byhand.commands.history import PROMISED_FLOAT64, History
 from byhand.continuation import compare, continue_greedily
 from byhand.curves import draw_losses
-from byhand.finetune_config import FinetuneConfig
+from byhand.finetune_config import FinetuneConfig, config_of_run, settled
 from byhand.finetuning.base import Base, open_base
+from byhand.finetuning.peft_files import write_for_peft
 from byhand.finetuning.report import freeze_report
 from byhand.finetuning.sizes import inventory
-from byhand.hugging_face.adapter import save_adapter
 from byhand.model_source import as_bytes
-from byhand.run_config import resolve
 from byhand.run_directory import RunDirectory
 
 _CHECKPOINTS = "checkpoints"
@@ -52,8 +52,9 @@ def finetune(config: FinetuneConfig) -> Outcome:
     if stopped is not None:
         config = stopped.config
     base = open_base(str(config.base))
-    longest = base.config.max_length
-    demand("finetune", config.length <= longest, f"length <= {longest}, the longest sequence of the base", length=config.length)
+    longest = base.config.max_length - (config.virtual_tokens if config.method == "prompt" else 0)
+    behind = f", behind {config.virtual_tokens} virtual tokens" if config.method == "prompt" else ""
+    demand("finetune", config.length <= longest, f"length <= {longest}, the longest sequence of the base{behind}", length=config.length)
     text = corpus.load(config.text)
     training, kept_apart = corpus.split(_tokens(base, text))
     validation = corpus.spread(kept_apart, batch=config.batch, length=config.length, count=config.validation_batches)
@@ -63,21 +64,25 @@ def finetune(config: FinetuneConfig) -> Outcome:
         return list(zip(np.array_split(ids, config.accumulate), np.array_split(targets, config.accumulate), strict=True))
 
     batches(0)  # a text too short for a window is refused before anything is built
-    tuned = _tuned(config, base)
+    if stopped is not None:
+        stopped.check(text=text.digest)
+    tuned, base_digest = _tuned(config, base)
     names = [one.name for one in tuned]
     frozen = {one.name: digest(one.state(), one.trained()) for one in tuned}
     if stopped is not None:
-        stopped.check(text.digest, frozen)
+        stopped.check(base=base_digest, frozen=frozen)
     begun = {one.name: {name: array.copy() for name, array in one.trained().items()} for one in tuned}
     history = History(names)
     directory = RunDirectory(config.name, out=config.out) if stopped is None else stopped.reopen()
     with directory as run, Display(config.steps, config.every, names) as display:
         if stopped is None:
-            run.describe("config", config.as_dict())
+            run.describe("config", settled(config).as_dict())
+        if stopped is None or stopped.about is None:
             seen = dict(name=text.name, bytes=len(text.tokens), sha256=text.digest)
-            run.describe("about", dict(base=base.title, text=seen, frozen=frozen))
-        else:
-            stopped.restore(tuned, history)
+            about = dict(base=base.title, base_sha256=base_digest, text=seen, frozen=frozen, threads=os.environ.get("OMP_NUM_THREADS"))
+            run.describe("about", about)
+        if stopped is not None:
+            display.say(stopped.restore(tuned, history))
         display.say(f"{config.method} on {base.title}; {config.steps} steps of {config.batch} × {config.length} tokens of {text.name}")
         display.show(freeze_report(inventory(tuned[0].model)).table())
         display.say()
@@ -103,7 +108,8 @@ def finetune(config: FinetuneConfig) -> Outcome:
             kept &= agreed
             display.say(verdict)
         for one in tuned:
-            _keep_adapter(run, config, base, one, "adapter" if one is tuned[0] else f"adapter-{one.name}")
+            name = "adapter" if one is tuned[0] else f"adapter-{one.name}"
+            display.say(_keep_adapter(run, config, base, one, begun[one.name], name))
         if config.sample:
             _sample(display, config, base, tuned)
         _draw(display, run, config, base, history)
@@ -112,20 +118,21 @@ def finetune(config: FinetuneConfig) -> Outcome:
 
 
 class _Stopped(NamedTuple):
-    """A run that is to go on: its directory and configuration, what it met, and its last checkpoint, None before the first."""
+    """A run that is to go on: its directory and configuration, what it met, None if it did not come so far, and its last checkpoint,
+    None before the first."""
 
     path: Path
     config: FinetuneConfig
-    about: dict[str, Any]
+    about: dict[str, Any] | None
     last: checkpoint.Checkpoint | None
 
     @classmethod
     def read(cls, where: str) -> "_Stopped":
-        path = Path(where)
-        demand("finetune", (path / "about.json").is_file(), "the directory of a run to resume, with its about.json", resume=where)
-        config = resolve(FinetuneConfig, path / "config.json")
+        config, path = config_of_run(where), Path(where)
         latest = checkpoint.latest(path / _CHECKPOINTS)
-        return cls(path, config, RunDirectory.read(path / "about.json"), None if latest is None else checkpoint.load(latest))
+        about = RunDirectory.read(path / "about.json") if (path / "about.json").is_file() else None
+        demand("finetune", about is not None or latest is None, f"{path / 'about.json'}, which tells what the run began with", resume=where)
+        return cls(path, config, about, None if latest is None else checkpoint.load(latest))
 
     @property
     def after(self) -> tuple[int, float, int] | None:
@@ -134,31 +141,45 @@ class _Stopped(NamedTuple):
         progress = self.last.values["progress"]
         return progress["step"], progress["lowest"], progress["forwards"]
 
-    def check(self, text: str, frozen: Mapping[str, str]) -> None:
+    def check(self, *, text: str | None = None, base: str | None = None, frozen: Mapping[str, str] | None = None) -> None:
         """What the run stands on must be what it stood on."""
-        demand("finetune", self.about["text"]["sha256"] == text, "the text that the run began with", sha256=text)
-        demand("finetune", self.about["frozen"] == frozen, "the base that the run began with, to the bit", sha256=dict(frozen))
+        if self.about is None:
+            return
+        same = text is None or self.about["text"]["sha256"] == text
+        demand("finetune", same, f"the text that the run began with, {self.about['text']['name']}", sha256=text)
+        same = base is None or self.about.get("base_sha256", base) == base
+        demand("finetune", same, f"the base that the run began with, {self.about['base']}, to the bit", sha256=base)
+        threads = self.about.get("threads")
+        demand("finetune", frozen is None or self.about["frozen"] == frozen,
+               f"what {self.config.start} made of the base when the run began, to the bit, with OMP_NUM_THREADS={threads}",
+               threads=os.environ.get("OMP_NUM_THREADS"))
 
     def reopen(self) -> RunDirectory:
         done = 0 if self.after is None else self.after[0] + 1
         return RunDirectory.reopen(self.path, lambda record: record["step"] <= done)
 
-    def restore(self, tuned: Sequence[Tuned], history: History) -> None:
+    def restore(self, tuned: Sequence[Tuned], history: History) -> str:
+        """Put back what the checkpoint holds; a sentence about it."""
+        threads = None if self.about is None else self.about.get("threads")
+        other = threads is not None and threads != os.environ.get("OMP_NUM_THREADS")
+        note = f" (it began with OMP_NUM_THREADS={threads}, so that its last bits will be others)" if other else ""
         if self.last is None:
-            return
+            return f"{self.path} has no checkpoint yet: from the beginning{note}"
         for one in tuned:
             one.restore(self.last.arrays[f"{one.name}-trained"], self.last.arrays[f"{one.name}-optimizer"])
         for record in RunDirectory.metrics(self.path):
             history.remember(record)
+        return f"{self.path} goes on after step {self.last.step} of {self.config.steps}{note}"
 
 
-def _tuned(config: FinetuneConfig, base: Base) -> list[Tuned]:
-    """The implementations to train; PyTorch's starts from the arrays that NumPy's has, so that a seed is one run in either."""
+def _tuned(config: FinetuneConfig, base: Base) -> tuple[list[Tuned], str]:
+    """The implementations to train, and the SHA-256 of their base; PyTorch's starts from the arrays that NumPy's has, so that a seed is
+    one run in either."""
     by_hand = NumpyTuned(config, base)
     if config.backend == "numpy":
-        return [by_hand]
+        return [by_hand], by_hand.base_digest
     twin = TorchTuned(config, base, by_hand.state())
-    return [by_hand, twin] if config.backend == "both" else [twin]
+    return [by_hand, twin] if config.backend == "both" else [twin], by_hand.base_digest
 
 
 def _tokens(base: Base, text: corpus.Corpus) -> NDArray:
@@ -185,18 +206,18 @@ def _unchanged(display: Display, tuned: Sequence[Tuned], frozen: Mapping[str, st
         same = digest(one.state(), one.trained()) == frozen[one.name]
         kept &= same
         moved = sum(not np.array_equal(array, begun[one.name][name]) for name, array in one.trained().items())
-        display.say(f"{one.name}: {moved} of {len(begun[one.name])} trained arrays have moved; the frozen ones are "
-                    + (f"what they were, to the bit (SHA-256 {frozen[one.name][:12]}…)" if same else "NOT what they were"))
+        rest = f"what they were, to the bit (SHA-256 {frozen[one.name][:12]}…)" if same else "NOT what they were"
+        rest = "nothing is frozen" if one.state().keys() == begun[one.name].keys() else f"the frozen ones are {rest}"
+        display.say(f"{one.name}: {moved} of {len(begun[one.name])} trained arrays have moved; {rest}")
     return kept
 
 
-def _keep_adapter(run: RunDirectory, config: FinetuneConfig, base: Base, one: Any, name: str) -> None:
-    """LoRA's adapters as peft reads them; what other methods train as arrays by name."""
+def _keep_adapter(run: RunDirectory, config: FinetuneConfig, base: Base, one: Tuned, begun: Mapping[str, NDArray], name: str) -> str:
+    """LoRA's adapters as peft reads them; what other methods train as arrays by name. A sentence about it."""
     if one.lora is None:
         run.save(name, one.trained(), method=config.method)
-        return
-    state = {key.replace(".adapters.default.", ".").replace(".base.bias", ".bias"): array for key, array in one.trained().items()}
-    save_adapter(run.path / name, config=one.lora, model_config=base.config, state=state, base_name=str(base.path or base.title))
+        return f"{run.path / name}.safetensors holds what was trained, by name; byhand generate --adapter {run.path}"
+    return write_for_peft(run.path / name, config, base, one.model, one.lora, one.trained(), begun)
 
 
 def _sample(display: Display, config: FinetuneConfig, base: Base, tuned: Sequence[Tuned]) -> None:

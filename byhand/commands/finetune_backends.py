@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand
+from byhand.checks import fail
 from byhand.commands.backends import Batches
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig, lora_plus_groups
@@ -25,6 +25,7 @@ class Tuned(Protocol):
     name: str
     model: Any
     lora: LoRAConfig | None
+    optimizer: Any
 
     def fit(self, batches: Batches, validation: Sequence[Batch], after: tuple[int, float, int] | None) -> Iterator[Any]:
         """Train, yielding a Progress after every update; `after` is (step, lowest, forwards) of the run that this one goes on with."""
@@ -52,15 +53,15 @@ class NumpyTuned:
 
     def __init__(self, config: FinetuneConfig, base: Base):
         from numpy_impl.optim.adamw import AdamW
+        from numpy_impl.optim.master_weights import BFloat16Weights
         from numpy_impl.optim.paged_adamw import PagedAdamW
 
         self.config = config
         rng = np.random.default_rng(config.seed)
-        frozen = numpy_base(base, quantization(config, base), dtype=config.dtype, dropout=config.dropout, rng=rng)
-        self.model, self.lora = adapt("numpy", frozen, config, rng)
-        params = self.model.parameters()
-        make: Any = PagedAdamW if config.paged else AdamW
-        self.optimizer = make(params, **_adamw(config, params))
+        plain = numpy_base(base, quantization(config, base), dtype=config.dtype, dropout=config.dropout, rng=rng)
+        self.base_digest = digest(plain.state_dict(), {})
+        self.model, self.lora = adapt("numpy", plain, config, rng)
+        self.optimizer = _optimizer(config, self.model.parameters(), PagedAdamW if config.paged else AdamW, BFloat16Weights)
 
     def fit(self, batches: Batches, validation: Sequence[Batch], after: tuple[int, float, int] | None) -> Iterator[Any]:
         from numpy_impl.optim.warmup_schedules import warmup_cosine
@@ -98,6 +99,7 @@ class TorchTuned:
         except ImportError as error:
             raise ValueError("finetune needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
         from torch_impl.optim.adamw import AdamW
+        from torch_impl.optim.master_weights import BFloat16Weights
         from torch_impl.optim.paged_adamw import PagedAdamW
 
         if config.device == "cuda":
@@ -108,8 +110,7 @@ class TorchTuned:
         self.model, self.lora = adapt("torch", torch_base(config, base), config, torch.Generator())
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         self.model.to(config.device)
-        make: Any = PagedAdamW if config.paged else AdamW
-        self.optimizer = make(self._params(), **_adamw(config, self._params()))
+        self.optimizer = _optimizer(config, self._params(), PagedAdamW if config.paged else AdamW, BFloat16Weights)
 
     def fit(self, batches: Batches, validation: Sequence[Batch], after: tuple[int, float, int] | None) -> Iterator[Any]:
         from torch_impl.optim.warmup_schedules import warmup_cosine
@@ -158,7 +159,8 @@ def quantization(config: FinetuneConfig, base: Base) -> Quantization | None:
     wanted = None if config.quantize == "none" else Quantization(config.quantize, config.block, config.double)
     if base.quantized is None or wanted is None:
         return wanted or base.quantized
-    demand("finetune", wanted == base.quantized, f"the quantization that the base has, {base.quantized}, or none named", wanted=wanted)
+    if wanted != base.quantized:
+        fail("finetune", f"the quantization that the base has, {base.quantized}, or none named", str(wanted))
     return wanted
 
 
@@ -208,6 +210,12 @@ def _quantizer(quantized: Quantization | None, quantize_linears: Callable[..., A
         return block
 
     return quantize
+
+
+def _optimizer(config: FinetuneConfig, params: Mapping[str, Any], adamw: Any, half: Any) -> Any:
+    """AdamW of one side, in memory or in pages; where adapters are kept in bfloat16, of their masters."""
+    options = _adamw(config, params)
+    return half(params, make=adamw, **options) if config.adapter_dtype == "bfloat16" else adamw(params, **options)
 
 
 def _adamw(config: FinetuneConfig, params: Mapping[str, Any]) -> dict[str, Any]:

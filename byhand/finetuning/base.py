@@ -2,7 +2,7 @@
 current one stands in full precision when a 4-bit copy is all that is wanted."""
 
 import dataclasses
-import json
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from byhand.checks import demand, fail
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.model_source import Tokenize, as_bytes, presets, tokenizer_in
-from byhand.run_config import resolve
+from byhand.run_config import read, resolve
 from byhand.run_directory import load_weights
 from byhand.training_config import TrainingConfig
 
@@ -28,6 +28,9 @@ class Quantization:
     kind: Literal["nf4", "fp4"] = "nf4"
     block: int = 64
     double: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} in blocks of {self.block}" + (", scales quantized too" if self.double else "")
 
 
 class Base(NamedTuple):
@@ -61,12 +64,15 @@ def open_base(where: str) -> Base:
     if path.is_dir() and any(path.glob("step-*")):
         return _quantized(path)
     if (path / "config.json").is_file():
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if "model_type" in values:
+        if "model_type" in read("open_base", path / "config.json"):
             return _hugging_face(path)
         return _trained(path)
     known = {name: config for name, config in presets().items() if isinstance(config, (GPT2Config, LlamaConfig))}
-    demand("open_base", where in known, f"a model's directory with its config.json, or a preset from {', '.join(known)}", base=where)
+    if where not in known:
+        near = difflib.get_close_matches(where, known, n=1)
+        got = f"{where!r}, which is no directory" if not path.is_dir() else f"{where!r}, a directory without one"
+        fail("open_base", f"a model's directory with its config.json, or a preset from {', '.join(known)}",
+             got + (f" (did you mean {near[0]!r}?)" if near else ""))
     return Base(known[where], None, f"{where}, random weights", as_bytes, None)
 
 

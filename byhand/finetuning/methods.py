@@ -29,7 +29,7 @@ def adapt(side: str, model: Any, config: FinetuneConfig, rng: Any) -> tuple[Any,
     elif config.method == "bottleneck":
         importlib.import_module(f"{room}.bottleneck").apply_bottleneck(model, width=config.bottleneck, rng=rng, **options)
     elif config.method == "prefix":
-        importlib.import_module(f"{room}.prefix").apply_prefix(model, config.virtual_tokens, rng=rng)
+        importlib.import_module(f"{room}.prefix_layers").apply_prefix(model, n=config.virtual_tokens, rng=rng)
     elif config.method == "prompt":
         model = importlib.import_module(f"{room}.prompt").PromptTuned(model, config.virtual_tokens, rng=rng)
     return model, None

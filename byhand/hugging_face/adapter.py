@@ -5,11 +5,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from byhand.checks import choice
 from byhand.configs.lora import LoRAConfig
 from byhand.hugging_face.adapter_maps import adapter_from_peft, adapter_to_peft
 from byhand.hugging_face.adapter_places import Config
@@ -20,7 +23,8 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def save_adapter(path: str | os.PathLike, *, config: LoRAConfig, model_config: Config, state: Mapping[str, NDArray],
-                 base_name: str | None = None, base: Mapping[str, NDArray] | None = None) -> Path:
+                 base_name: str | None = None, base: Mapping[str, NDArray] | None = None,
+                 dtype: Literal["own", "bfloat16"] = "own") -> Path:
     """Write an adapter into the directory `path`, for `load_adapter` and for peft's ``PeftModel.from_pretrained``.
 
     The files change together, held by a manifest of their digests: whenever the writing is interrupted, `load_adapter` finds the old
@@ -36,6 +40,7 @@ def save_adapter(path: str | os.PathLike, *, config: LoRAConfig, model_config: C
     base_name      the base's name or directory, for peft's users
     base           the base's own arrays, needed only where magnitudes or biases are saved and just one or two of GPT-2's query, key and
                    value, which are one module there, have an adapter
+    dtype          of the file: the arrays' own, or bfloat16, to which they are rounded
 
     Raises
     ------
@@ -43,7 +48,9 @@ def save_adapter(path: str | os.PathLike, *, config: LoRAConfig, model_config: C
     """
     values, arrays = adapter_to_peft(config, model_config, state, base_name=base_name, base=base)
     path = Path(path)
-    content = {_CONFIG: (json.dumps(values, indent=2) + "\n").encode(), _WEIGHTS: safetensors.numpy.save(arrays, {"format": "pt"})}
+    choice("save_adapter", ("own", "bfloat16"), dtype=dtype)
+    weights = _in_bfloat16(arrays) if dtype == "bfloat16" else safetensors.numpy.save(arrays, {"format": "pt"})
+    content = {_CONFIG: (json.dumps(values, indent=2) + "\n").encode(), _WEIGHTS: weights}
     try:
         path.mkdir(parents=True, exist_ok=True)
         replace_files(path, content, lora=dataclasses.asdict(config))
@@ -84,3 +91,18 @@ def load_adapter(path: str | os.PathLike, model_config: Config) -> tuple[LoRACon
     arrays = {name: array.astype("float32") if array.dtype == "float16" else array for name, array in arrays.items()}
     saved_as = LoRAConfig.from_dict(manifest["lora"]) if "lora" in manifest else None
     return adapter_from_peft(values, arrays, model_config, saved_as=saved_as)
+
+
+def _in_bfloat16(arrays: Mapping[str, NDArray]) -> bytes:
+    """A safetensors file of these arrays rounded to bfloat16, for which NumPy, and so safetensors.numpy, has no name."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    pieces, end = [], 0
+    for name, array in arrays.items():
+        bits = np.ascontiguousarray(array, "<f4").view("<u4")
+        upper = ((bits + (bits >> 16 & 1) + 0x7FFF) >> 16).astype("<u2")          # to nearest, ties to even
+        pieces.append(np.where(np.isnan(array), np.uint16(0x7FC0), upper).astype("<u2").tobytes())
+        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": [end, end + len(pieces[-1])]}
+        end += len(pieces[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)                                               # the data begins at a multiple of 8
+    return b"".join([len(text).to_bytes(8, "little"), text, *pieces])
