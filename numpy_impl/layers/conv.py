@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -10,7 +11,7 @@ from byhand.checks import demand, per_axis, size
 from byhand.noise import Noise
 from numpy_impl.layers._fill import fill_uniform
 from numpy_impl.layers.module import Module
-from numpy_impl.ops.conv import conv1d, conv2d
+from numpy_impl.ops.conv import conv1d, conv2d, frozen_conv1d, frozen_conv2d
 
 
 class _Conv(Module):
@@ -18,6 +19,7 @@ class _Conv(Module):
 
     _axes: int
     _convolve: Callable
+    _frozen_convolve: Callable
 
     def __init__(
         self,
@@ -51,9 +53,17 @@ class _Conv(Module):
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (N, C, ...) -> y (N, O, ...); backward: dy -> dx, grads. There is nothing that `noise` could drop out."""
-        y, convolve_backward = type(self)._convolve(
-            x, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups
-        )
+        options: dict[str, Any] = dict(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        if not self.trains("weight"):
+            y, frozen_backward = type(self)._frozen_convolve(x, self.bias, weight=self.weight, **options)
+
+            def backward_to_x(dy):
+                dx, dbias = frozen_backward(dy)
+                return dx, self.grads(bias=dbias)
+
+            return y, backward_to_x
+
+        y, convolve_backward = type(self)._convolve(x, self.weight, self.bias, **options)
 
         def backward(dy):
             dx, dweight, dbias = convolve_backward(dy)
@@ -92,7 +102,7 @@ class Conv1d(_Conv):
     ((2, 8, 10), (2, 3, 10), (8, 3, 5))
     """
 
-    _axes, _convolve = 1, conv1d
+    _axes, _convolve, _frozen_convolve = 1, conv1d, frozen_conv1d
 
 
 class Conv2d(_Conv):
@@ -126,4 +136,4 @@ class Conv2d(_Conv):
     (2, 8, 16, 15)
     """
 
-    _axes, _convolve = 2, conv2d
+    _axes, _convolve, _frozen_convolve = 2, conv2d, frozen_conv2d

@@ -1,5 +1,8 @@
 """Convolution layers against PyTorch's own: state, results, gradients, and the range of the initial values."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -36,3 +39,20 @@ def test_the_range_of_torch_s_initial_values():
     for layer in (Conv2d(20, 40, 5, groups=2), twin.Conv2d(20, 40, 5, groups=2), torch.nn.Conv2d(20, 40, 5, groups=2)):
         largest = abs(torch.as_tensor(np.asarray(layer.weight.tolist()))).max().item()
         assert 0.99 * bound < largest <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("layer, shape", [(Conv1d(4, 6, 3, **OPTIONS), (2, 4, 9)), (Conv2d(4, 6, 3, padding=1), (2, 4, 9, 8))])
+def test_a_frozen_weight_costs_neither_its_gradient_nor_the_input(layer, shape):
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    y, backward = layer.forward(x)
+    dx, grads = backward(y)
+    layer.freeze("weight")
+    alive, (same, frozen_backward) = weakref.ref(x), layer.forward(x)
+    del x, backward
+    gc.collect()
+    assert alive() is None
+    same_dx, frozen_grads = frozen_backward(y)
+    assert np.array_equal(same, y) and np.array_equal(same_dx, dx)
+    assert frozen_grads.keys() == {"bias"} and np.array_equal(frozen_grads["bias"], grads["bias"])
+    layer.freeze()
+    assert frozen_backward(y)[1] == {}

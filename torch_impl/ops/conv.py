@@ -40,6 +40,34 @@ def conv2d(
     return F.conv2d(x, weight, bias, *_options("conv2d", 2, x, weight, bias, stride, padding, dilation, groups), groups)
 
 
+def frozen_conv1d(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight: Tensor,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`conv1d` with a weight that is not trained."""
+    return conv1d(x, weight.detach(), bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def frozen_conv2d(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight: Tensor,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`conv2d` with a weight that is not trained."""
+    return conv2d(x, weight.detach(), bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
 def _options(
     who: str,
     axes: int,

@@ -65,6 +65,24 @@ EQUIVALENT = dict.fromkeys(
 )
 
 
+def equals_trained(side, x, weight, bias=None, **options):
+    """A frozen weight changes nothing but that it has no gradient."""
+    name = f"conv{x.ndim - 2}d"
+    got, want = side.get(f"ops.frozen_{name}")(x, bias, weight=weight, **options), side.get(f"ops.{name}")(x, weight, bias, **options)
+    if side.name == "torch":
+        yield "y", got, want
+        return
+    (y, backward), (wanted, trained_backward) = got, want
+    yield "y", y, wanted
+    (dx, dbias), (dx_wanted, _, dbias_wanted) = backward(y), trained_backward(y)
+    yield "dx", dx, dx_wanted
+    if bias is not None:
+        yield "dbias", dbias, dbias_wanted
+
+
+FROZEN = dict(equivalent=EQUIVALENT, fixed={"weight": "it is not trained"}, also=[equals_trained])
+
+
 @case(
     "ops.conv1d",
     refuses=refused(3),
@@ -82,4 +100,14 @@ def conv1d(draw):
     bench=dict(x=array(8, 3, 224, 224), weight=array(768, 3, 16, 16), bias=array(768), stride=16),
 )
 def conv2d(draw):
+    return drawn(draw, 2)
+
+
+@case("ops.frozen_conv1d", refuses=refused(3), **FROZEN, bench=dict(x=array(4, 80, 1500), weight=array(384, 80, 3), padding=1))
+def frozen_conv1d(draw):
+    return drawn(draw, 1)
+
+
+@case("ops.frozen_conv2d", refuses=refused(3, 3), **FROZEN, bench=dict(x=array(8, 64, 28, 28), weight=array(64, 64, 3, 3), padding=1))
+def frozen_conv2d(draw):
     return drawn(draw, 2)
