@@ -1,6 +1,7 @@
 """The affine layer whose weights are held in four bits (QLoRA: Dettmers et al. 2023, arXiv:2305.14314, equation 5)."""
 
 import fnmatch
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -137,6 +138,21 @@ class Linear4bit(Module):
         shape = (self.out_features, self.in_features)
         return dequantize_4bit(self.codes, absmax=self._scales(), shape=shape, kind=self.kind, block=self.block, dtype=self.dtype)
 
+    def strips(self) -> Iterator[tuple[slice, NDArray]]:
+        """(rows, W[rows]) from the first row to the last, each dequantized when its turn comes: for whoever can do without the whole of W.
+
+        Examples
+        --------
+        >>> layer = Linear4bit(3, 2)
+        >>> [(rows, part.shape) for rows, part in layer.strips()]
+        [(slice(0, 2, None), (2, 3))]
+        """
+        return ((rows, weight()) for rows, weight in self._strips(self.dtype))
+
+    def _strips(self, dtype):
+        # scales that are quantized themselves are dequantized anew each time and not kept: 1/16 of the layer's size in bytes a weight
+        return _strips(self.codes, self._scales(), (self.out_features, self.in_features), self.kind, self.block, dtype, None)
+
     def _scales(self):
         if self.double:
             return double_dequantize(self.absmax_codes, absmax=self.absmax_absmax, offset=self.absmax_offset)
@@ -148,12 +164,7 @@ class Linear4bit(Module):
         at_least_rank("Linear4bit", 1, x=x)
         same_shape("Linear4bit", (*x.shape[:-1], self.in_features), x=x)
 
-        def strips():
-            # scales that are quantized themselves are not kept either: 1/16 of the layer's size in bytes a weight
-            return _strips(self.codes, self._scales(), (self.out_features, self.in_features), self.kind, self.block, dtype, None)
-
-        dtype = x.dtype
-        y, linear_backward = _linear(x, self.bias, self.out_features, strips)
+        y, linear_backward = _linear(x, self.bias, self.out_features, functools.partial(self._strips, x.dtype))
 
         def backward(dy):
             dx, dbias = linear_backward(dy)

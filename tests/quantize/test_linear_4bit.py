@@ -1,6 +1,7 @@
 """Linear layers in four bits: bitsandbytes' own layer, what stays in memory, what a state dict holds, and that failures change nothing."""
 
 import gc
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy_impl.quantize.linear_4bit
 import torch_impl.layers.linear
 import torch_impl.quantize.linear_4bit
 from byhand.configs.llama import LlamaConfig
+from numpy_impl.finetune.lora_linear import LoRALinear
 from numpy_impl.models.llama import Llama
 from numpy_impl.quantize.four_bit import dequantize_4bit, quantize_4bit
 from torch_impl.models.llama import Llama as TorchLlama
@@ -188,6 +190,20 @@ def test_strips_begin_anywhere():
             y, backward = linear_4bit(x, codes=codes, absmax=absmax, out_features=11, block=block, strip=strip)
             assert np.abs(y - x @ want.T).max() < 1e-12
             assert np.abs(backward(dy)[0] - dy @ want).max() < 1e-12
+
+
+def test_dora_goes_through_a_quantized_weight_strip_by_strip():
+    """The lengths of the rows, and their gradient, need each row once: the weight, 32 MiB, is never there as a whole."""
+    layer = LoRALinear(NumPy4bit.from_linear(NumPyLinear(2048, 4096, bias=False)), r=2, alpha=2, dora=True, detach_norm=False)
+    x = inputs(1, 2048)
+    tracemalloc.start()
+    y, backward = layer.forward(x)
+    backward(y)
+    layer.add("another", r=2, alpha=2, dora=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert np.array_equal(np.concatenate([part for _, part in layer.base.strips()]), layer.base.weight)
 
 
 def test_bitsandbytes_product_of_scales_that_are_quantized_themselves():

@@ -92,6 +92,14 @@ class Linear4bit(nn.Module):
         shape = (self.out_features, self.in_features)
         return dequantize_4bit(self.codes, absmax=self._scales(), shape=shape, kind=self.kind, block=self.block, dtype=self.dtype)
 
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """(rows, W[rows]) from the first row to the last, each dequantized when its turn comes."""
+        return ((rows, weight()) for rows, weight in self._strips(self.dtype))
+
+    def _strips(self, dtype):
+        # scales that are quantized themselves are dequantized anew each time: the graph does not keep them
+        return _strips(self.codes, self._scales, (self.out_features, self.in_features), self.kind, self.block, dtype, None)
+
     def _scales(self):
         if self.double:
             return double_dequantize(self.absmax_codes, absmax=self.absmax_absmax, offset=self.absmax_offset)
@@ -113,9 +121,7 @@ class Linear4bit(nn.Module):
         if _by_bitsandbytes("Linear4bit", self.kernel, x, shape, self.block):  # pragma: no cuda
             scales = {name: getattr(self, name) for name in (_DOUBLE if self.double else ("absmax",))}
             return _matmul_4bit(x, self.bias, self.codes, shape, self.kind, self.block, **scales)
-        # the scales are asked for again in the backward: those that are quantized themselves are not kept in the graph
-        strips = functools.partial(_strips, self.codes, self._scales, shape, self.kind, self.block, x.dtype, None)
-        return _linear(x, self.bias, strips, self.out_features)
+        return _linear(x, self.bias, functools.partial(self._strips, x.dtype), self.out_features)
 
 
 def quantize_linears(model: nn.Module, *, targets: Sequence[str] = ("*",), exclude: Sequence[str] = ("head",), kind: Kind = "nf4",

@@ -120,6 +120,9 @@ def _weight(side, module, x):
     else:
         yield "y", module.forward(x)[0], linear(x, module.weight, module.bias)[0]
         yield "dtype of weight", module.weight.dtype == side.dtype, True
+    rows, parts = zip(*module.strips(), strict=True)
+    yield "the strips follow each other", [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])], True
+    yield "the strips", np.concatenate([side.numpy(part) for part in parts]), module.weight
 
 
 def _from_linear(side, module, x):
