@@ -1,12 +1,17 @@
 """Adapters of whole models: what peft chooses, what a step of training moves, what merging returns, and that a refusal changes nothing."""
 
+import importlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from byhand.configs.bert import BertConfig
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig, lora_plus_groups
+from byhand.configs.t5 import T5Config
+from byhand.configs.transformer import TransformerConfig
 from byhand.finetuning.ranks import ranks_for_parameters, ranks_for_share
 from byhand.finetuning.report import efficiency_report, freeze_report
 from byhand.finetuning.sizes import inventory, weight_shapes
@@ -239,11 +244,37 @@ def test_a_tied_head_reads_the_table_without_adapters():
     y = model(IDS)
     merge_lora(model)
     np.testing.assert_allclose(model(IDS), y, atol=1e-5)
-    with pytest.raises(ValueError, match="a head of its own"):
-        merge_and_unload(model)
-    unmerge_lora(model)
-    disable_adapters(model)
+    for act in (unmerge_lora, disable_adapters):
+        before = snapshot(model)
+        with pytest.raises(ValueError, match=r"a head of its own beside adapters on tokens: .* \(disable or remove them"):
+            merge_and_unload(model)
+        assert snapshot(model) == before
+        act(model)
     assert merge_and_unload(model) == ["tokens"]
+
+
+SMALL: dict[str, Any] = dict(vocabulary=9, d_model=8, n_heads=2)
+TIED = {
+    "bert.BertMaskedLM": ("bert.tokens", BertConfig(**SMALL, max_length=6, n_layers=1)),
+    "transformer.Transformer": ("tokens", TransformerConfig(**SMALL, encoder_layers=1, decoder_layers=1, d_hidden=8, tied=True)),
+    "t5.T5": ("tokens", T5Config(**SMALL, encoder_layers=1, decoder_layers=1, d_hidden=8, tied=True)),
+}
+
+
+@pytest.mark.parametrize("side", ["numpy", "torch"])
+@pytest.mark.parametrize("model", TIED)
+def test_what_a_head_reads_as_well_is_not_merged(side, model):
+    """And whatever it does not read is, other tables too."""
+    (file, name), (place, config) = model.split("."), TIED[model]
+    manager = importlib.import_module(f"{side}_impl.finetune.manager")
+    built = getattr(importlib.import_module(f"{side}_impl.models.{file}"), name)(config)
+    for outer, at in [(built, place), *([(Stack([built]), f"0.{place}")] if side == "numpy" else [])]:
+        manager.apply_lora(outer, LoRAConfig(r=2, targets=["tokens", "v_proj"]))
+        with pytest.raises(ValueError, match=f"a head of its own beside adapters on {at}: "):
+            manager.merge_and_unload(outer)
+        manager.remove_adapter(outer, "default")
+    manager.apply_lora(built, LoRAConfig(r=2, targets=["segments", "v_proj"] if file == "bert" else ["v_proj"]))
+    assert manager.merge_and_unload(built)
 
 
 def test_two_adapters_side_by_side():

@@ -42,6 +42,18 @@ def adapted_modules(who: str, model: nn.Module, names: Iterable[str] = ()) -> di
     return found
 
 
+def tied_tables(model: nn.Module) -> set[str]:
+    """Where the tables lie that a head reads as well, because it has no matrix of its own."""
+    found = set()
+    for place, module in model.named_modules():
+        beyond = f"{place}." if place else ""
+        if getattr(module, "head", module) is None:
+            found.add(f"{beyond}tokens")
+        elif type(module).__name__ == "BertMaskedLM":
+            found.add(f"{beyond}bert.tokens")
+    return found
+
+
 def kind_of(module: nn.Module) -> str:
     """The class of a module, or of what its adapters stand on."""
     return type(module._original if isinstance(module, _Adapted) else module).__name__

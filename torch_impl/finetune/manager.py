@@ -20,9 +20,9 @@ from torch_impl.finetune._managed import (
     kind_of,
     outermost,
     own,
+    tied_tables,
     trained_biases,
 )
-from torch_impl.finetune.lora_embedding import LoRAEmbedding
 
 
 def apply_lora(model: nn.Module, config: LoRAConfig, *, name: str = "default", rng: torch.Generator | None = None) -> list[str]:
@@ -109,10 +109,11 @@ def merge_and_unload(model: nn.Module) -> list[str]:
     """Plain layers again, with the weights W + s · B A of the adapters that count; the others are forgotten."""
     who = "merge_and_unload"
     adapted = adapted_modules(who, model)
-    tied = getattr(model, "head", model) is None
+    tied = tied_tables(model)
     for place, module in adapted.items():
-        demand(who, not (tied and module.active and isinstance(module, LoRAEmbedding)),
-               "a head of its own in a model whose tokens have adapters: a tied head reads the table without them", module=place)
+        demand(who, place not in tied or not module.active,
+               f"a head of its own beside adapters on {place}: tied to that table, it reads it without them, and would read it with them "
+               "merged (disable or remove them, or keep the model adapted)", active=module.active)
         check_merge(who, place, module, (name for name in module.active if name not in module.merged))
     for place, module in adapted.items():
         model.set_submodule(place, module.folded())
