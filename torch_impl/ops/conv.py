@@ -89,6 +89,6 @@ def _options(
     demand(who, weight.shape[0] % groups == 0, "weight with the same number of outputs in every group", weight=weight, groups=groups)
     same_shape(who, weight.shape[:1], bias=bias)
     demand(who, 0 not in (*weight.shape, *x.shape[2:]), "x and weight without empty axes, N excepted", x=x, weight=weight)
-    room = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(x.shape[2:], padding, dilation, weight.shape[2:], strict=True)]
-    demand(who, min(room) >= 0, "a kernel no larger than the padded x", x=x, weight=weight, padding=padding, dilation=dilation)
+    fits = all(d * (k - 1) < n + 2 * p for n, p, d, k in zip(x.shape[2:], padding, dilation, weight.shape[2:], strict=True))
+    demand(who, fits, "a kernel no larger than the padded x", x=x, weight=weight, padding=padding, dilation=dilation)
     return stride, padding, dilation

@@ -47,6 +47,8 @@ def refused(*kernel):
         dict(x=x, weight=weight, dilation=0),
         dict(x=x, weight=weight, dilation=1.5),
         dict(x=x, weight=weight, dilation=3),
+        dict(x=x, weight=weight, dilation=(1, 3)[-len(kernel):]),
+        dict(x=array(2, 4, *(n - 1 for n in length)), weight=weight, dilation=3, padding=1),
         dict(x=array(2, 0, *length), weight=array(6, 0, *kernel)),
         dict(x=x, weight=array(0, 4, *kernel)),
         dict(x=array(2, 4, *length[1:], 0), weight=weight, padding=2),
@@ -54,7 +56,8 @@ def refused(*kernel):
 
 
 _WHY = "how many samples are worked on together is a matter of memory and speed"
-EQUIVALENT = dict.fromkeys(
+_WAYS = "it leaves dx to the way that serves every stride, which is slower"
+EQUIVALENT = {"p <= r -> p < r": _WAYS, "k - 1 -> -1 #2": _WAYS} | dict.fromkeys(
     [
         "_ENTRIES = 65536 -> _ENTRIES = 65537",
         "max(_ENTRIES // math.prod(windows.shape[1:]), 1) -> max(_ENTRIES // math.prod(windows.shape[1:]), 2)",
