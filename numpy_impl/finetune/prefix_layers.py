@@ -6,15 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
-from byhand.noise import Noise, at
+from byhand.noise import Noise
 from numpy_impl.finetune._projections import OnFrozen, measure, wrap
 from numpy_impl.finetune.prefix import Prefix
 from numpy_impl.finetune.prefix_attention import prefix_attention
-from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention, _band, _side_by_side
+from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.multi_head_attention import MultiHeadAttention, _merge
-from numpy_impl.ops.qk_norm import qk_norm
-from numpy_impl.positions.rotary import rotary as turn
+from numpy_impl.layers.multi_head_attention import MultiHeadAttention
 
 
 class PrefixGroupedQueryAttention(OnFrozen):
@@ -58,41 +56,20 @@ class PrefixGroupedQueryAttention(OnFrozen):
         booleans(who, mask=mask)
         t = x.shape[-2]
         broadcastable(who, (*x.shape[:-2], base.n_heads, t, t), bias=bias, mask=mask)
-        q, q_backward = base.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
-        k, k_backward = base.k_proj.forward(x, noise=at(noise, "k_proj"))       # (..., T, K · E)
-        v, v_backward = base.v_proj.forward(x, noise=at(noise, "v_proj"))
-        q, k, v = base._split(q), base._split(k), base._split(v)        # (..., T, H or K, E)
-        if base.q_norm is not None:
-            (q, k), norm_backward = qk_norm(q, k, base.q_norm.weight, base.k_norm.weight, eps=base.eps)
-        q, k, v = q.swapaxes(-2, -3), k.swapaxes(-2, -3), v.swapaxes(-2, -3)      # (..., H or K, T, E)
-        if rotary is not None:
-            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
-            cos, sin = (table[..., None, :, :] for table in rotary)     # the same for every head
-            q, turn_q_backward = turn(q, cos=cos, sin=sin)
-            k, turn_k_backward = turn(k, cos=cos, sin=sin)
+        (q, k, v), qkv_backward = base.qkv(x, rotary=rotary, noise=noise)
         if base.window is not None:                                     # a window hides text; of the prefix it hides nothing
             mask = _band(t, *base.window) if mask is None else mask & _band(t, *base.window)
         prefix, prefix_backward = self.prefix.forward()
         heads, heads_backward = prefix_attention(
             q, k, v, *prefix, bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
         )                                                               # (..., H, T, E)
-        y, o_backward = base.o_proj.forward(_side_by_side(heads.swapaxes(-2, -3)), noise=at(noise, "o_proj"))
+        y, merge_backward = base.merge(heads, noise=noise)
 
         def backward(dy):
-            dmerged, do_proj = o_backward(dy)
-            dq, dk, dv, *dprefix, dbias, dsinks = heads_backward(base._split(dmerged).swapaxes(-2, -3))
-            if rotary is not None:
-                dq, dk = turn_q_backward(dq), turn_k_backward(dk)
-            dq, dk, dv = dq.swapaxes(-2, -3), dk.swapaxes(-2, -3), dv.swapaxes(-2, -3)
-            norms = {}
-            if base.q_norm is not None:
-                dq, dk, dq_weight, dk_weight = norm_backward(dq, dk)
-                norms = {"q_norm": base.q_norm.grads(weight=dq_weight), "k_norm": base.k_norm.grads(weight=dk_weight)}
-            dx_by_q, dq_proj = q_backward(_side_by_side(dq))
-            dx_by_k, dk_proj = k_backward(_side_by_side(dk))
-            dx_by_v, dv_proj = v_backward(_side_by_side(dv))
-            dbase = {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj, "o_proj": do_proj} | norms | base.grads(sinks=dsinks)
-            return dx_by_q + dx_by_k + dx_by_v, dbias, {"base": dbase, "prefix": prefix_backward(*dprefix)}
+            dheads, do_proj = merge_backward(dy)
+            dq, dk, dv, *dprefix, dbias, dsinks = heads_backward(dheads)
+            dx, dbase = qkv_backward(dq, dk, dv)
+            return dx, dbias, {"base": dbase | do_proj | base.grads(sinks=dsinks), "prefix": prefix_backward(*dprefix)}
 
         return y, backward
 
@@ -122,38 +99,26 @@ class PrefixMultiHeadAttention(OnFrozen):
         if not isinstance(base, MultiHeadAttention):
             fail("PrefixMultiHeadAttention", "a MultiHeadAttention as its base", f"a {type(base).__name__}")
         super().__init__(base)
-        width, _, dtype = measure(base.k_proj)
-        self.prefix = Prefix(n, base.n_heads, width // base.n_heads, hidden=hidden, dtype=dtype, rng=rng)
+        *_, dtype = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_heads, base.head_width, hidden=hidden, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, context: NDArray | None = None, bias: NDArray | None = None, *, mask: NDArray | None = None,
                 causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads."""
         base = self.base
         at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
-        source = x if context is None else context
-        q, q_backward = base.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
-        k, k_backward = base.k_proj.forward(source, noise=at(noise, "k_proj"))  # (..., S, H · E)
-        v, v_backward = base.v_proj.forward(source, noise=at(noise, "v_proj"))
+        (q, k, v), qkv_backward = base.qkv(x, context, noise=noise)
         prefix, prefix_backward = self.prefix.forward()
         heads, heads_backward = prefix_attention(
-            base._split(q), base._split(k), base._split(v), *prefix, bias, mask=mask, causal=causal, scale=base.scale,
-            dropout=base.dropout, noise=noise,
+            q, k, v, *prefix, bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
         )                                                               # (..., H, T, E)
-        y, o_backward = base.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
+        y, merge_backward = base.merge(heads, noise=noise)
 
         def backward(dy):
-            dmerged, do_proj = o_backward(dy)
-            dq, dk, dv, *dprefix, dbias, _ = heads_backward(base._split(dmerged))
-            dx, dq_proj = q_backward(_merge(dq))
-            dsource_by_k, dk_proj = k_backward(_merge(dk))
-            dsource_by_v, dv_proj = v_backward(_merge(dv))
-            dsource = dsource_by_k + dsource_by_v
-            grads = {
-                "base": {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj, "o_proj": do_proj}, "prefix": prefix_backward(*dprefix),
-            }
-            if context is None:
-                return dx + dsource, None, dbias, grads                 # x came in three times
-            return dx, dsource, dbias, grads
+            dheads, do_proj = merge_backward(dy)
+            dq, dk, dv, *dprefix, dbias, _ = heads_backward(dheads)
+            dx, dcontext, dbase = qkv_backward(dq, dk, dv)
+            return dx, dcontext, dbias, {"base": dbase | do_proj, "prefix": prefix_backward(*dprefix)}
 
         return y, backward
 

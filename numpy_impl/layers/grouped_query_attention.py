@@ -97,6 +97,21 @@ class GroupedQueryAttention(Module):
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
         broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
+        (q, k, v), qkv_backward = self.qkv(x, rotary=rotary, noise=noise)
+        heads, heads_backward = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)      # (..., H, T, E)
+        y, merge_backward = self.merge(heads, noise=noise)
+
+        def backward(dy):
+            dheads, do_proj = merge_backward(dy)
+            dq, dk, dv, dbias, dsinks = heads_backward(dheads)
+            dx, grads = qkv_backward(dq, dk, dv)
+            return dx, dbias, grads | do_proj | self.grads(sinks=dsinks)
+
+        return y, backward
+
+    def qkv(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None,
+            noise: Noise | None = None) -> tuple[tuple[NDArray, NDArray, NDArray], Callable]:
+        """x (..., T, D) -> q (..., H, T, E), k and v (..., K, T, E), normalised and turned; backward: dq, dk, dv -> dx, grads."""
         q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
         k, k_backward = self.k_proj.forward(x, noise=at(noise, "k_proj"))       # (..., T, K · E)
         v, v_backward = self.v_proj.forward(x, noise=at(noise, "v_proj"))
@@ -105,16 +120,12 @@ class GroupedQueryAttention(Module):
             (q, k), norm_backward = qk_norm(q, k, self.q_norm.weight, self.k_norm.weight, eps=self.eps)
         q, k, v = q.swapaxes(-2, -3), k.swapaxes(-2, -3), v.swapaxes(-2, -3)      # (..., H or K, T, E)
         if rotary is not None:
-            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
+            at_least_rank("GroupedQueryAttention", 2, cos=rotary[0], sin=rotary[1])
             cos, sin = (table[..., None, :, :] for table in rotary)     # the same for every head
             q, turn_q_backward = turn(q, cos=cos, sin=sin)
             k, turn_k_backward = turn(k, cos=cos, sin=sin)
-        heads, heads_backward = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)      # (..., H, T, E)
-        y, o_backward = self.o_proj.forward(_side_by_side(heads.swapaxes(-2, -3)), noise=at(noise, "o_proj"))
 
-        def backward(dy):
-            dmerged, do_proj = o_backward(dy)
-            dq, dk, dv, dbias, dsinks = heads_backward(self._split(dmerged).swapaxes(-2, -3))
+        def backward(dq, dk, dv):
             if rotary is not None:
                 dq, dk = turn_q_backward(dq), turn_k_backward(dk)
             dq, dk, dv = dq.swapaxes(-2, -3), dk.swapaxes(-2, -3), dv.swapaxes(-2, -3)
@@ -125,8 +136,17 @@ class GroupedQueryAttention(Module):
             dx_by_q, dq_proj = q_backward(_side_by_side(dq))
             dx_by_k, dk_proj = k_backward(_side_by_side(dk))
             dx_by_v, dv_proj = v_backward(_side_by_side(dv))
-            grads = {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj, "o_proj": do_proj} | norms
-            return dx_by_q + dx_by_k + dx_by_v, dbias, grads | self.grads(sinks=dsinks)
+            return dx_by_q + dx_by_k + dx_by_v, {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj} | norms
+
+        return (q, k, v), backward
+
+    def merge(self, heads: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side; backward: dy -> dheads, grads."""
+        y, o_backward = self.o_proj.forward(_side_by_side(heads.swapaxes(-2, -3)), noise=at(noise, "o_proj"))
+
+        def backward(dy):
+            dmerged, do_proj = o_backward(dy)
+            return self._split(dmerged).swapaxes(-2, -3), {"o_proj": do_proj}
 
         return y, backward
 

@@ -49,7 +49,7 @@ class MultiHeadAttention(Module):
         size("MultiHeadAttention", head_width=head_width)
         in_range("MultiHeadAttention", 0, 1, dropout=dropout)
         d_context, width = d_model if d_context is None else d_context, n_heads * head_width
-        self.n_heads, self.dropout, self.scale = n_heads, dropout, scale
+        self.n_heads, self.head_width, self.dropout, self.scale = n_heads, head_width, dropout, scale
         self.q_proj = Linear(d_model, width, bias=bias, dtype=dtype, rng=rng)
         self.k_proj = Linear(d_context, width, bias=bias, dtype=dtype, rng=rng)
         self.v_proj = Linear(d_context, width, bias=bias, dtype=dtype, rng=rng)
@@ -62,36 +62,55 @@ class MultiHeadAttention(Module):
         bias, added to the scores, and mask, True = may see, broadcast to (..., H, T, S).
         """
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
-        source = x if context is None else context
+        (q, k, v), qkv_backward = self.qkv(x, context, noise=noise)
+        heads, heads_backward = scaled_dot_product(
+            q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
+        )                                                               # (..., H, T, E)
+        y, merge_backward = self.merge(heads, noise=noise)
+
+        def backward(dy):
+            dheads, do_proj = merge_backward(dy)
+            dq, dk, dv, dbias = heads_backward(dheads)
+            dx, dcontext, grads = qkv_backward(dq, dk, dv)
+            return dx, dcontext, dbias, grads | do_proj
+
+        return y, backward
+
+    def qkv(self, x: NDArray, context: NDArray | None = None, *,
+            noise: Noise | None = None) -> tuple[tuple[NDArray, NDArray, NDArray], Callable]:
+        """x (..., T, D), context (..., S, C) or None -> q (..., H, T, E), k and v (..., H, S, E); backward: dq, dk, dv -> dx, dcontext (or
+        None), grads."""
+        source, own = (x, True) if context is None else (context, False)
         q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, H · E)
         k, k_backward = self.k_proj.forward(source, noise=at(noise, "k_proj"))  # (..., S, H · E)
         v, v_backward = self.v_proj.forward(source, noise=at(noise, "v_proj"))  # (..., S, H · E)
-        heads, heads_backward = scaled_dot_product(
-            self._split(q), self._split(k), self._split(v), bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout,
-            noise=noise,
-        )                                                               # (..., H, T, E)
-        y, o_backward = self.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
+
+        def backward(dq, dk, dv):
+            dx, dq_proj = q_backward(_side_by_side(dq))
+            dsource_by_k, dk_proj = k_backward(_side_by_side(dk))
+            dsource_by_v, dv_proj = v_backward(_side_by_side(dv))
+            dsource = dsource_by_k + dsource_by_v
+            grads = {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj}
+            return (dx + dsource, None, grads) if own else (dx, dsource, grads)    # x alone came in three times
+
+        return (self._split(q), self._split(k), self._split(v)), backward
+
+    def merge(self, heads: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side; backward: dy -> dheads, grads."""
+        y, o_backward = self.o_proj.forward(_side_by_side(heads), noise=at(noise, "o_proj"))
 
         def backward(dy):
             dmerged, do_proj = o_backward(dy)
-            dq, dk, dv, dbias = heads_backward(self._split(dmerged))
-            dx, dq_proj = q_backward(_merge(dq))
-            dsource_by_k, dk_proj = k_backward(_merge(dk))
-            dsource_by_v, dv_proj = v_backward(_merge(dv))
-            dsource = dsource_by_k + dsource_by_v
-            grads = {"q_proj": dq_proj, "k_proj": dk_proj, "v_proj": dv_proj, "o_proj": do_proj}
-            if context is None:
-                return dx + dsource, None, dbias, grads                 # x came in three times
-            return dx, dsource, dbias, grads
+            return self._split(dmerged), {"o_proj": do_proj}
 
         return y, backward
 
     def _split(self, x: NDArray) -> NDArray:
         """(..., T, H · E) -> (..., H, T, E): a view."""
-        return x.reshape(*x.shape[:-1], self.n_heads, x.shape[-1] // self.n_heads).swapaxes(-2, -3)
+        return x.reshape(*x.shape[:-1], self.n_heads, self.head_width).swapaxes(-2, -3)
 
 
-def _merge(heads: NDArray) -> NDArray:
+def _side_by_side(heads: NDArray) -> NDArray:
     """(..., H, T, E) -> (..., T, H · E)."""
     *lead, h, t, e = heads.shape
     return heads.swapaxes(-2, -3).reshape(*lead, t, h * e)

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
-from byhand.noise import Noise, at
+from byhand.noise import Noise
 from torch_impl.finetune._projections import measure, wrap
 from torch_impl.finetune.prefix import Prefix
 from torch_impl.finetune.prefix_attention import prefix_attention
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
 from torch_impl.layers.multi_head_attention import MultiHeadAttention
-from torch_impl.positions.rotary import rotary as turn
 
 
 class PrefixGroupedQueryAttention(nn.Module):
@@ -37,16 +36,7 @@ class PrefixGroupedQueryAttention(nn.Module):
         booleans(who, mask=mask)
         t = x.shape[-2]
         broadcastable(who, (*x.shape[:-2], base.n_heads, t, t), bias=bias, mask=mask)
-        q = base.q_proj(x, noise=at(noise, "q_proj")).unflatten(-1, (-1, base.head_width))  # (..., T, H, E)
-        k = base.k_proj(x, noise=at(noise, "k_proj")).unflatten(-1, (-1, base.head_width))  # (..., T, K, E)
-        v = base.v_proj(x, noise=at(noise, "v_proj")).unflatten(-1, (-1, base.head_width))
-        if base.q_norm is not None and base.k_norm is not None:
-            q, k = base.q_norm(q), base.k_norm(k)
-        q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)  # (..., H or K, T, E)
-        if rotary is not None:
-            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
-            cos, sin = (table[..., None, :, :] for table in rotary)
-            q, k = turn(q, cos=cos, sin=sin), turn(k, cos=cos, sin=sin)
+        q, k, v = base.qkv(x, rotary=rotary, noise=noise)
         if base.window is not None:  # a window hides text; of the prefix it hides nothing
             band = _band(t, *base.window, q.device)
             mask = band if mask is None else mask & band
@@ -54,7 +44,7 @@ class PrefixGroupedQueryAttention(nn.Module):
         heads = prefix_attention(
             q, k, v, key, value, bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
         )  # (..., H, T, E)
-        return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
+        return base.merge(heads, noise=noise)
 
 
 class PrefixMultiHeadAttention(nn.Module):
@@ -68,22 +58,19 @@ class PrefixMultiHeadAttention(nn.Module):
         if not isinstance(base, MultiHeadAttention):
             fail("PrefixMultiHeadAttention", "a MultiHeadAttention as its base", f"a {type(base).__name__}")
         self.base = base.requires_grad_(False)
-        width, _, here = measure(base.k_proj)
-        self.prefix = Prefix(n, base.n_heads, width // base.n_heads, hidden=hidden, rng=rng, **here)
+        *_, here = measure(base.k_proj)
+        self.prefix = Prefix(n, base.n_heads, base.head_width, hidden=hidden, rng=rng, **here)
 
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
         base = self.base
         at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
-        source = x if context is None else context
-        q = base._split(base.q_proj(x, noise=at(noise, "q_proj")))
-        k = base._split(base.k_proj(source, noise=at(noise, "k_proj")))
-        v = base._split(base.v_proj(source, noise=at(noise, "v_proj")))
+        q, k, v = base.qkv(x, context, noise=noise)
         key, value = self.prefix()
         heads = prefix_attention(
             q, k, v, key, value, bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
         )  # (..., H, T, E)
-        return base.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
+        return base.merge(heads, noise=noise)
 
 
 def apply_prefix(model: nn.Module, *, n: int, targets: Sequence[str] = ("*",), hidden: int | None = None,

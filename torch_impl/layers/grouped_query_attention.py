@@ -60,17 +60,27 @@ class GroupedQueryAttention(nn.Module):
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
         broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
+        q, k, v = self.qkv(x, rotary=rotary, noise=noise)
+        heads = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)
+        return self.merge(heads, noise=noise)
+
+    def qkv(self, x: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None,
+            noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (..., T, D) -> q (..., H, T, E), k and v (..., K, T, E), normalised and turned."""
         q = self.q_proj(x, noise=at(noise, "q_proj")).unflatten(-1, (-1, self.head_width))  # (..., T, H, E)
         k = self.k_proj(x, noise=at(noise, "k_proj")).unflatten(-1, (-1, self.head_width))  # (..., T, K, E)
         v = self.v_proj(x, noise=at(noise, "v_proj")).unflatten(-1, (-1, self.head_width))
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)  # (..., H or K, T, E)
         if rotary is not None:
-            at_least_rank(who, 2, cos=rotary[0], sin=rotary[1])
+            at_least_rank("GroupedQueryAttention", 2, cos=rotary[0], sin=rotary[1])
             cos, sin = (table[..., None, :, :] for table in rotary)
             q, k = turn(q, cos=cos, sin=sin), turn(k, cos=cos, sin=sin)
-        heads = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)
+        return q, k, v
+
+    def merge(self, heads: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side."""
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, mask: Tensor | None, causal: bool,

@@ -29,7 +29,7 @@ class MultiHeadAttention(nn.Module):
         size("MultiHeadAttention", head_width=head_width)
         in_range("MultiHeadAttention", 0, 1, dropout=dropout)
         d_context, width = d_model if d_context is None else d_context, n_heads * head_width
-        self.n_heads, self.dropout, self.scale = n_heads, dropout, scale
+        self.n_heads, self.head_width, self.dropout, self.scale = n_heads, head_width, dropout, scale
         made: dict[str, Any] = dict(bias=bias, dtype=dtype, device=device, rng=rng)
         self.q_proj = Linear(d_model, width, **made)
         self.k_proj = Linear(d_context, width, **made)
@@ -39,15 +39,22 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
                 causal: bool = False, noise: Noise | None = None) -> Tensor:
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
-        source = x if context is None else context
-        q = self._split(self.q_proj(x, noise=at(noise, "q_proj")))
-        k = self._split(self.k_proj(source, noise=at(noise, "k_proj")))
-        v = self._split(self.v_proj(source, noise=at(noise, "v_proj")))
+        q, k, v = self.qkv(x, context, noise=noise)
         heads = scaled_dot_product(
             q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
         )  # (..., H, T, E)
+        return self.merge(heads, noise=noise)
+
+    def qkv(self, x: Tensor, context: Tensor | None = None, *, noise: Noise | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (..., T, D), context (..., S, C) or None -> q (..., H, T, E), k and v (..., H, S, E)."""
+        source = x if context is None else context
+        q, k = self.q_proj(x, noise=at(noise, "q_proj")), self.k_proj(source, noise=at(noise, "k_proj"))
+        return self._split(q), self._split(k), self._split(self.v_proj(source, noise=at(noise, "v_proj")))
+
+    def merge(self, heads: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side."""
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _split(self, x: Tensor) -> Tensor:
         """(..., T, H · E) -> (..., H, T, E)."""
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
+        return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(-2, -3)
