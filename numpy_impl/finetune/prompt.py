@@ -12,7 +12,8 @@ from byhand.noise import Noise, at
 from numpy_impl.finetune._projections import OnFrozen
 from numpy_impl.layers.stack import Run
 from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
-from numpy_impl.models._causal import CausalLM, _joined
+from numpy_impl.models._causal import CausalLM
+from numpy_impl.models._head import add_grads
 
 
 class PromptTuned(OnFrozen):
@@ -125,4 +126,4 @@ class PromptTuned(OnFrozen):
 
 def _with_head(grads: dict[str, Any], dhead: dict[str, Any]) -> dict[str, Any]:
     """The gradients with the head's, which belongs to the base."""
-    return grads | {"base": _joined(grads["base"], dhead)}
+    return grads | {"base": add_grads(grads["base"], dhead)}

@@ -17,8 +17,9 @@ from numpy_impl.layers.norm import LayerNorm
 from numpy_impl.layers.positions import LearnedPositions
 from numpy_impl.layers.stack import Run, Stack
 from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from numpy_impl.models._head import add_grads
 from numpy_impl.ops.dropout import dropout
-from numpy_impl.ops.linear import linear
+from numpy_impl.ops.linear import frozen_linear, linear
 
 
 class Bert(Module):
@@ -112,7 +113,7 @@ class _BertHead(Module):
 
         def backward(dlogits):
             dh, grads = read_backward(dlogits)
-            return self._joined(bert_backward(dh), grads)
+            return add_grads({"bert": bert_backward(dh)}, grads)
 
         return logits, None if run == "inference" else backward
 
@@ -129,10 +130,6 @@ class _BertHead(Module):
             return logits_backward(loss_backward(np.asarray(dloss, loss.dtype)))
 
         return loss, None if run == "inference" else backward
-
-    def _joined(self, bert: dict, grads: dict) -> dict:
-        """The gradients of the Bert and of its head."""
-        return {"bert": bert} | grads
 
 
 class BertMaskedLM(_BertHead):
@@ -156,6 +153,8 @@ class BertMaskedLM(_BertHead):
     ['bert', 'bias', 'transform', 'norm']
     """
 
+    tied_table = "bert.tokens"
+
     def __init__(self, config: BertConfig, *, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None):
         choice("BertMaskedLM", ACTIVATIONS, activation=config.activation)
         rng = rng or np.random.default_rng()
@@ -170,21 +169,20 @@ class BertMaskedLM(_BertHead):
         t, transform_backward = self.transform.forward(h)
         t, activation_backward = ACTIVATIONS[self.config.activation](t)
         t, norm_backward = self.norm.forward(t)
-        logits, head_backward = linear(t, self.bert.tokens.weight, self.bias)
+        table = self.bert.tokens
+        if table.trains("weight"):
+            logits, head_backward = linear(t, table.weight, self.bias)
+        else:
+            logits, head_backward = frozen_linear(t, self.bias, weight=table.weight)
 
         def backward(dlogits):
-            dt, dtable, dbias = head_backward(dlogits)
+            dt, *dtable, dbias = head_backward(dlogits)                 # of a frozen table there is none
             dt, dnorm = norm_backward(dt)
             dh, dtransform = transform_backward(activation_backward(dt))
-            return dh, self.grads(bias=dbias) | {"transform": dtransform, "norm": dnorm, "table": dtable}
+            tied = {"bert": {"tokens": {"weight": dtable[0]}}} if dtable else {}
+            return dh, self.grads(bias=dbias) | {"transform": dtransform, "norm": dnorm} | tied
 
         return logits, backward
-
-    def _joined(self, bert: dict, grads: dict) -> dict:
-        """The head's part added to the token table's gradient (unless that is frozen)."""
-        dtable = grads.pop("table")
-        tied = {"tokens": {name: grad + dtable for name, grad in bert["tokens"].items()}}
-        return {"bert": bert | tied} | grads
 
 
 class BertSequenceClassifier(_BertHead):

@@ -125,7 +125,7 @@ class T5(_EncoderDecoder):
 
     def _embed(self, ids: NDArray, noise: Noise | None) -> tuple[NDArray, Callable]:
         """ids (..., T) -> x (..., T, D); backward: dx -> the table's gradients."""
-        x, tokens_backward = self.tokens.forward(ids)
+        x, tokens_backward = self.tokens.forward(ids, noise=at(noise, "tokens"))
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=noise)
         return x, lambda dx: tokens_backward(dropout_backward(dx))
 

@@ -14,23 +14,18 @@ from numpy_impl.layers.block import Block, _normalise, _present
 from numpy_impl.layers.cross_block import CrossBlock
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
-from numpy_impl.layers.module import Grads, Module
 from numpy_impl.layers.norm import LayerNorm
 from numpy_impl.layers.positions import SinusoidalPositions
 from numpy_impl.layers.stack import Run, Stack
-from numpy_impl.losses.linear_cross_entropy import linear_cross_entropy
 from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from numpy_impl.models._head import LanguageModel, add_grads
 from numpy_impl.ops.dropout import dropout
-from numpy_impl.ops.linear import linear
 from numpy_impl.ops.shift_right import shift_right
 
 
-class _EncoderDecoder(Module):
+class _EncoderDecoder(LanguageModel):
     """What Transformer and T5 share: logits = head(decode(target, encode(source))), and the loss of predicting labels one by one."""
 
-    config: Any             # with start and padding
-    tokens: Embedding
-    head: Linear | None     # None: the token table is used again
     encode: Callable        # source -> context; dcontext -> grads
     decode: Callable        # target, context -> h; dh -> dcontext, grads
 
@@ -45,11 +40,11 @@ class _EncoderDecoder(Module):
         The logits at t are those of the token after target[..., :t + 1]. There is no backward in inference.
         """
         h, hidden_backward = self.hidden(source, target, source_mask=source_mask, noise=noise, run=run)
-        logits, head_backward = linear(h, self._head_weight)
+        logits, head_backward = self.logits(h, noise=noise)
 
         def backward(dlogits):
-            dh, dhead, _ = head_backward(dlogits)
-            return self._with_head(hidden_backward(dh), dhead)
+            dh, dhead = head_backward(dlogits)
+            return add_grads(hidden_backward(dh), dhead)
 
         return logits, None if run == "inference" else backward
 
@@ -63,12 +58,13 @@ class _EncoderDecoder(Module):
         target = shift_right(labels, start=self.config.start, padding=self.config.padding)
         h, hidden_backward = self.hidden(source, target, source_mask=source_mask, noise=noise, run=run)
         if run == "inference":
-            return softmax_cross_entropy(linear(h, self._head_weight)[0], targets=labels, normalizer=normalizer)[0], None
-        loss, head_backward = linear_cross_entropy(h, self._head_weight, targets=labels, normalizer=normalizer)
+            logits, _ = self.logits(h, noise=noise)
+            return softmax_cross_entropy(logits, targets=labels, normalizer=normalizer)[0], None
+        loss, loss_backward = self.loss_of(h, labels, normalizer=normalizer, noise=noise)
 
         def backward(dloss=1.0):
-            dh, dhead = head_backward(np.asarray(dloss, loss.dtype))
-            return self._with_head(hidden_backward(dh), dhead)
+            dh, dhead = loss_backward(np.asarray(dloss, loss.dtype))
+            return add_grads(hidden_backward(dh), dhead)
 
         return loss, backward
 
@@ -80,7 +76,7 @@ class _EncoderDecoder(Module):
 
         def backward(dh):
             dcontext, decoder_grads = decode_backward(dh)
-            return _add(encode_backward(dcontext), decoder_grads)
+            return add_grads(encode_backward(dcontext), decoder_grads)
 
         return h, None if run == "inference" else backward
 
@@ -89,14 +85,6 @@ class _EncoderDecoder(Module):
         booleans(type(self).__name__, source_mask=source_mask)
         same_shape(type(self).__name__, shape, source_mask=source_mask)
         return None if source_mask is None else source_mask[..., None, None, :]
-
-    @property
-    def _head_weight(self) -> NDArray:
-        return self.tokens.weight if self.head is None else self.head.weight
-
-    def _with_head(self, grads: Grads, dhead: NDArray) -> Grads:
-        """The gradients with the head's: its own, or a further part of the token table's (unless that is frozen)."""
-        return _add(grads, {"tokens": self.tokens.grads(weight=dhead)} if self.head is None else {"head": self.head.grads(weight=dhead)})
 
 
 class Transformer(_EncoderDecoder):
@@ -188,14 +176,8 @@ class Transformer(_EncoderDecoder):
 
     def _embed(self, table: Embedding, ids: NDArray, noise: Noise | None) -> tuple[NDArray, Callable]:
         """ids (..., T) -> x (..., T, D); backward: dx -> the table's gradients."""
-        x, table_backward = table.forward(ids)
+        x, table_backward = table.forward(ids, noise=at(noise, "tokens"))
         scale = math.sqrt(self.config.d_model)
         x, positions_backward = self.positions.forward(scale * x)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=noise)
         return x, lambda dx: table_backward(scale * positions_backward(dropout_backward(dx))[0])
-
-
-def _add(one: Grads, other: Grads) -> Grads:
-    """Gradients by name; where both have a child, its arrays are added."""
-    shared = one.keys() & other.keys()
-    return one | other | {name: {key: one[name][key] + grad for key, grad in other[name].items()} for name in shared}

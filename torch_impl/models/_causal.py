@@ -1,8 +1,7 @@
-"""What the causal language models share: from ids to logits and to the loss, with a head of their own or the token table used again."""
+"""What the causal language models share: from ids to logits and to the loss, and the values they start from."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +9,11 @@ from torch import Tensor, nn
 from byhand.checks import at_least_rank
 from byhand.noise import Noise, at
 from torch_impl.layers.stack import Run, Stack
-from torch_impl.losses.softmax_cross_entropy import softmax_cross_entropy
-from torch_impl.ops.linear import linear
+from torch_impl.models._head import LanguageModel
 
 
-class CausalLM(nn.Module):
-    """logits = head(trunk(tokens[ids])); without a head the token table is used again. A subclass says what the trunk is."""
-
-    config: Any
-    tokens: nn.Module
-    head: nn.Module | None  # no default: a class attribute would hide the child of that name
+class CausalLM(LanguageModel):
+    """logits = head(trunk(tokens[ids])). A subclass says what the trunk is."""
 
     def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """Embedded tokens x (..., T, D) -> h (..., T, D), what the head reads."""
@@ -35,19 +29,11 @@ class CausalLM(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             return self.logits(self.hidden(ids, noise=noise, run=run), noise=noise)
 
-    def logits(self, h: Tensor, *, noise: Noise | None = None) -> Tensor:
-        """h (..., T, D) -> logits (..., T, V)."""
-        return linear(h, self.tokens.weight) if self.head is None else self.head(h, noise=at(noise, "head"))
-
     def loss(self, ids: Tensor, targets: Tensor, *, normalizer: float | None = None, noise: Noise | None = None,
              run: Run = "keep") -> Tensor:
         """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             return self.loss_of(self.hidden(ids, noise=noise, run=run), targets, normalizer=normalizer, noise=noise)
-
-    def loss_of(self, h: Tensor, targets: Tensor, *, normalizer: float | None = None, noise: Noise | None = None) -> Tensor:
-        """h (..., T, D), targets (..., T) -> loss ()."""
-        return softmax_cross_entropy(self.logits(h, noise=noise), targets=targets, normalizer=normalizer)
 
     def _stack(self, block: Callable[[], nn.Module], prepare: Callable[[nn.Module], nn.Module] | None,
                rng: torch.Generator | None) -> Stack:

@@ -87,6 +87,8 @@ class _BertHead(nn.Module):
 class BertMaskedLM(_BertHead):
     """logits = norm(activation(transform(h))) · tokensᵀ + bias.  ids (..., T) -> logits (..., T, V)."""
 
+    tied_table = "bert.tokens"
+
     def __init__(self, config: BertConfig, *, dtype: torch.dtype = torch.float32, device: Device = None,
                  rng: torch.Generator | None = None):
         super().__init__()

@@ -81,7 +81,7 @@ class T5(_EncoderDecoder):
             return h / math.sqrt(self.config.d_model) if self.config.tied else h
 
     def _embed(self, ids: Tensor, noise: Noise | None) -> Tensor:
-        return dropout(self.tokens(ids), p=self.config.dropout, noise=noise)
+        return dropout(self.tokens(ids, noise=at(noise, "tokens")), p=self.config.dropout, noise=noise)
 
     def _end(self, norm: RMSNorm, x: Tensor, noise: Noise | None) -> Tensor:
         return dropout(norm(x), p=self.config.dropout, noise=noise)

@@ -16,33 +16,28 @@ from torch_impl.layers.linear import Linear
 from torch_impl.layers.norm import LayerNorm
 from torch_impl.layers.positions import SinusoidalPositions
 from torch_impl.layers.stack import Run, Stack
-from torch_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from torch_impl.models._head import LanguageModel
 from torch_impl.ops.dropout import dropout
-from torch_impl.ops.linear import linear
 from torch_impl.ops.shift_right import shift_right
 
 
-class _EncoderDecoder(nn.Module):
+class _EncoderDecoder(LanguageModel):
     """What Transformer and T5 share: logits = head(decode(target, encode(source))), and the loss of predicting labels one by one."""
-
-    config: Any
-    tokens: Embedding
-    head: Linear | None
 
     def forward(self, source: Tensor, target: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
                 run: Run = "keep") -> Tensor:
         """source (..., S), target (..., T), source_mask (..., S), True = a token -> logits (..., T, V)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             h = self.hidden(source, target, source_mask=source_mask, noise=noise, run=run)
-            return linear(h, self.tokens.weight if self.head is None else self.head.weight)
+            return self.logits(h, noise=noise)
 
     def loss(self, source: Tensor, labels: Tensor, *, source_mask: Tensor | None = None, normalizer: float | None = None,
              noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """−Σ log softmax(logits)[label] / normalizer, over the labels that are not -100; by default their mean."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             target = shift_right(labels, start=self.config.start, padding=self.config.padding)
-            logits = self(source, target, source_mask=source_mask, noise=noise, run=run)
-            return softmax_cross_entropy(logits, targets=labels, normalizer=normalizer)
+            h = self.hidden(source, target, source_mask=source_mask, noise=noise, run=run)
+            return self.loss_of(h, labels, normalizer=normalizer, noise=noise)
 
     def hidden(self, source: Tensor, target: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
                run: Run = "keep") -> Tensor:
@@ -108,5 +103,5 @@ class Transformer(_EncoderDecoder):
             return x if self.decoder_norm is None else self.decoder_norm(x)
 
     def _embed(self, table: Embedding, ids: Tensor, noise: Noise | None) -> Tensor:
-        x = self.positions(math.sqrt(self.config.d_model) * table(ids))
+        x = self.positions(math.sqrt(self.config.d_model) * table(ids, noise=at(noise, "tokens")))
         return dropout(x, p=self.config.dropout, noise=noise)

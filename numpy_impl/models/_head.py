@@ -1,0 +1,90 @@
+"""What language models end in: logits from hidden states and their loss, by a head of its own or by the token table used again."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from byhand.noise import Noise, at
+from numpy_impl.layers.embedding import Embedding
+from numpy_impl.layers.linear import Linear
+from numpy_impl.layers.module import Grads, Module
+from numpy_impl.losses.linear_cross_entropy import frozen_linear_cross_entropy, linear_cross_entropy
+from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
+from numpy_impl.ops.linear import frozen_linear, linear
+
+
+class LanguageModel(Module):
+    """logits = head(h).  Without a head of its own (``head`` is None) the table of token embeddings is used twice, to read tokens and to
+    predict them, and its gradient is a sum of two; of an adapted table, the head reads the weight without the adapter."""
+
+    config: Any
+    tied_table = "tokens"   # what the head reads where it is None
+    tokens: Any             # an Embedding, or what stands in its place
+    head: Any               # a Linear, what stands in its place, or None
+
+    def logits(self, h: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """h (..., T, D) -> logits (..., T, V); backward: dlogits -> dh, grads of the head."""
+        if self.head is not None:
+            logits, own_backward = self.head.forward(h, noise=at(noise, "head"))
+
+            def backward(dlogits):
+                dh, dhead = own_backward(dlogits)
+                return dh, {"head": dhead}
+
+        elif self.tokens.trains("weight"):
+            logits, table_backward = linear(h, self.tokens.weight)
+
+            def backward(dlogits):
+                dh, dtable, _ = table_backward(dlogits)
+                return dh, {"tokens": {"weight": dtable}}
+
+        else:
+            logits, frozen_backward = frozen_linear(h, weight=self.tokens.weight)
+
+            def backward(dlogits):
+                return frozen_backward(dlogits)[0], {}
+
+        return logits, backward
+
+    def loss_of(self, h: NDArray, targets: NDArray, *, normalizer: float | None = None,
+                noise: Noise | None = None) -> tuple[NDArray, Callable]:
+        """h (..., T, D), targets (..., T) -> loss (); backward: dloss () -> dh, grads of the head.
+
+        Where the head is a matrix and nothing else, the logits of all tokens never exist together.
+        """
+        name, table = ("tokens", self.tokens) if self.head is None else ("head", self.head)
+        plain = type(table) in (Embedding, Linear) and getattr(table, "bias", None) is None
+        options = dict(targets=targets, normalizer=normalizer)
+        if plain and table.trains("weight"):
+            loss, fused_backward = linear_cross_entropy(h, table.weight, **options)
+
+            def backward(dloss):
+                dh, dweight = fused_backward(dloss)
+                return dh, {name: {"weight": dweight}}
+
+        elif plain:
+            loss, frozen_backward = frozen_linear_cross_entropy(h, weight=table.weight, **options)
+
+            def backward(dloss):
+                return frozen_backward(dloss), {}
+
+        else:
+            logits, logits_backward = self.logits(h, noise=noise)
+            loss, own_backward = softmax_cross_entropy(logits, **options)
+
+            def backward(dloss):
+                return logits_backward(own_backward(dloss))
+
+        return loss, backward
+
+
+def add_grads(one: Mapping[str, Any], other: Mapping[str, Any]) -> Grads:
+    """Nested gradients, those of both; where a name is in both, the sum."""
+    total = dict(one)
+    for name, grad in other.items():
+        if name not in one:
+            total[name] = grad
+        else:
+            total[name] = add_grads(one[name], grad) if isinstance(grad, Mapping) else one[name] + grad
+    return total
