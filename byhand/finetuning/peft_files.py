@@ -28,8 +28,8 @@ def write_for_peft(path: Path, config: FinetuneConfig, base: Base, model: Any, l
         return "No files for peft: every adapter has rank 0, of which peft has none."
     if lora.start in ("pissa", "olora"):
         if base.quantized is not None or config.quantize != "none":
-            return (f"No files for peft: {lora_start(config)} changed the base, and what it left was quantized again, so that no adapter on "
-                    f"the base as it was has these outputs. The run itself works: byhand generate --adapter {path.parent}")
+            return (f"No files for peft: {lora_start(config)} changed the base, and what it left was quantized again, so that no adapter "
+                    f"on the base as it was has these outputs. The run itself works: byhand generate --adapter {path.parent}")
         lora, now = for_original_base(lora, now, then)
         note = f"{path} is for {where} as it was before {lora_start(config)} took its part, with ranks twice as high, as B A − B₀ A₀."
     elif lora.start == "loftq":
@@ -37,7 +37,7 @@ def write_for_peft(path: Path, config: FinetuneConfig, base: Base, model: Any, l
         note = f"{path} is for {where} with the layers that have adapters in NF4, in blocks of 64."
     elif base.quantized is not None or config.quantize != "none":
         kind, block = (config.quantize, config.block) if base.quantized is None else (base.quantized.kind, base.quantized.block)
-        note = f"{path} is for {where} in {kind}, in blocks of {block}, as it was trained; in full precision the base is a slightly other one."
+        note = f"{path} is for {where} in {kind}, in blocks of {block}, as it was trained."
     else:
         note = f"{path} is for {where}."
     save_adapter(path, config=lora, model_config=base.config, state=now, base_name=where, base=_joined_there(model, base, lora),
