@@ -19,7 +19,7 @@ class LoRAConfig:
     Parameters
     ----------
     r : int                  R, rank of an adapter; 0 is an adapter that changes nothing
-    alpha : float            α > 0; the adapter's output is scaled by α / R
+    alpha : float            α > 0, at most 1e30; the adapter's output is scaled by α / R
     targets                  the modules that get an adapter: names or shell patterns, each for a whole dotted name or for what follows
                              one of its dots; or one string, a regular expression for the whole name; or "all-linear", every Linear but
                              the head
@@ -72,7 +72,7 @@ class LoRAConfig:
             elif name == "layers" and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, name, (value,))
         size(who, at_least=0, r=self.r)
-        positive(who, alpha=self.alpha)
+        _alpha(who, alpha=self.alpha)
         _names(who, targets=self.targets, exclude=self.exclude)
         demand(who, len(self.targets) > 0, "at least one target", targets=self.targets)
         for name in ("rslora", "dora"):
@@ -88,7 +88,7 @@ class LoRAConfig:
                 if name == "rank_pattern":
                     size(who, at_least=0, **{f"{name}[{key!r}]": value})
                 else:
-                    positive(who, **{f"{name}[{key!r}]": value})
+                    _alpha(who, **{f"{name}[{key!r}]": value})
             object.__setattr__(self, name, dict(values))
         if self.layers is not None:
             demand(who, isinstance(self.layers, tuple) and len(self.layers) > 0, "layers as block numbers", layers=self.layers)
@@ -156,6 +156,12 @@ def _names(who: str, **values: Any) -> None:
         else:
             several = isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)
             demand(who, several, f"{name} as a list of names or a regular expression", **{name: value})
+
+
+def _alpha(who: str, **values: Any) -> None:
+    """Every value is above 0, and no more than `lora_scaling` takes: what an adapter refuses must not wait until half of them are on."""
+    positive(who, **values)
+    in_range(who, 0, 1e30, **values)
 
 
 def _expression(who: str, value: Any) -> None:

@@ -48,7 +48,7 @@ class BottleneckAdapter(Module):
         size(who, d_model=d_model, width=width)
         choice(who, ACTIVATIONS, activation=activation)
         positive(who, scale=scale)
-        self.activation, self.scale = activation, scale
+        self.activation, self.scale = activation, float(scale)
         self.norm = LayerNorm(d_model, dtype=dtype) if norm else None
         self.down = Linear(d_model, width, dtype=dtype, rng=rng)
         self.up = Linear(width, d_model, dtype=dtype, rng=rng)

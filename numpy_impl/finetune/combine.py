@@ -79,7 +79,7 @@ def combine_factors(
         finite = kind != "svd" or bool(np.isfinite(lora_A).all() and np.isfinite(lora_B).all())
         demand(who, finite, "finite factors for 'svd'", lora_A=lora_A, lora_B=lora_B)
 
-    counts = [weight * scaling for (_, _, scaling), weight in zip(adapters, weights, strict=True)]
+    counts = [float(weight * scaling) for (_, _, scaling), weight in zip(adapters, weights, strict=True)]
     if kind == "linear":
         roots = [math.sqrt(abs(count)) for count in counts]
         signed = [math.copysign(root, count) for root, count in zip(roots, counts, strict=True)]

@@ -56,7 +56,7 @@ def dora_norm(lora_A: NDArray, lora_B: NDArray, *, weight: NDArray | Strips, sca
     same_shape("dora_norm", (lora_B.shape[0], lora_A.shape[1]), weight=whole)
     in_range("dora_norm", -1e30, 1e30, scaling=scaling)
 
-    scaled = lora_A * scaling                                           # (R, I)
+    scaled = lora_A * float(scaling)                                    # (R, I)
 
     def moved():
         for rows, part in _strips(weight):

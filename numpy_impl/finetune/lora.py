@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from numpy.typing import NDArray
 
-from byhand.checks import at_least_rank, exact_rank, floats, in_range, not_negative, same_shape, size
+from byhand.checks import at_least_rank, exact_rank, floats, in_range, same_shape, size
 from byhand.noise import Noise
 from numpy_impl.ops.dropout import dropout as drop
 
@@ -19,7 +19,7 @@ def lora_scaling(r: int, alpha: float, *, rslora: bool = False) -> float:
     Parameters
     ----------
     r : int          the rank of the update, at least 0; with 0 there is no update
-    alpha : float    α, how strongly the update counts; a finite number ≥ 0
+    alpha : float    α, how strongly the update counts; a number in [0, 1e30]
     rslora : bool    whether the root of the rank divides (rsLoRA; Kalajdzievski 2023, arXiv:2312.03732)
 
     Returns
@@ -28,7 +28,7 @@ def lora_scaling(r: int, alpha: float, *, rslora: bool = False) -> float:
 
     Raises
     ------
-    ValueError   if r is not an integer ≥ 0, or alpha not a finite number ≥ 0
+    ValueError   if r is not an integer ≥ 0, or alpha no number in [0, 1e30]
 
     Examples
     --------
@@ -36,10 +36,10 @@ def lora_scaling(r: int, alpha: float, *, rslora: bool = False) -> float:
     (2.0, 8.0, 0.0)
     """
     size("lora_scaling", at_least=0, r=r)
-    not_negative("lora_scaling", alpha=alpha)
+    in_range("lora_scaling", 0, 1e30, alpha=alpha)
     if r == 0:
         return 0.0
-    return alpha / (math.sqrt(r) if rslora else int(r))
+    return float(alpha) / (math.sqrt(r) if rslora else int(r))      # a NumPy scalar would turn float32 into float64
 
 
 def lora_delta(x: NDArray, lora_A: NDArray, lora_B: NDArray, *, scaling: float, dropout: float = 0.0,

@@ -50,7 +50,7 @@ def pissa(weight: NDArray, *, r: int, scaling: float) -> Start:
     array([[ 1., -1.],
            [-1.,  1.]])
     """
-    _check("pissa", weight, r, scaling)
+    scaling = _check("pissa", weight, r, scaling)
     lora_A, lora_B = _balanced(weight, r, scaling)
     return Start(lora_A, lora_B, weight - scaling * (lora_B @ lora_A))
 
@@ -81,7 +81,7 @@ def olora(weight: NDArray, *, r: int, scaling: float) -> Start:
     >>> start.lora_A.round(6), start.lora_B.T.round(6)
     (array([[5. , 2.2]]), array([[0.6, 0.8]]))
     """
-    _check("olora", weight, r, scaling)
+    scaling = _check("olora", weight, r, scaling)
     q, upper = np.linalg.qr(weight)                                # (out, k), (k, in), k = min(out, in)
     negative = upper.diagonal() < 0
     q, upper = np.where(negative, -q, q), np.where(negative[:, None], -upper, upper)
@@ -122,7 +122,7 @@ def loftq(weight: NDArray, *, r: int, scaling: float, kind: Kind = "nf4", block:
     >>> bool(loss(base, lora_B @ lora_A) < 0.7 * loss(W, 0))
     True
     """
-    _check("loftq", weight, r, scaling)
+    scaling = _check("loftq", weight, r, scaling)
     choice("loftq", ("nf4", "fp4"), kind=kind)
     size("loftq", block=block, steps=steps)
     lora_A, lora_B = np.zeros((r, weight.shape[1]), weight.dtype), np.zeros((len(weight), r), weight.dtype)
@@ -141,9 +141,11 @@ def _balanced(matrix: NDArray, r: int, scaling: float) -> tuple[NDArray, NDArray
     return root[:, None] * vt, u * root
 
 
-def _check(who: str, weight: NDArray, r: int, scaling: float) -> None:
+def _check(who: str, weight: NDArray, r: int, scaling: float) -> float:
+    """scaling as a Python number, if all is well: a NumPy scalar would widen what it multiplies."""
     floats(who, weight=weight)
     exact_rank(who, 2, weight=weight)
     demand(who, bool(np.isfinite(weight).all()), "a finite weight", weight=weight)
     size(who, at_least=0, r=r)
     (positive if r else not_negative)(who, scaling=scaling)
+    return float(scaling)

@@ -25,6 +25,8 @@ MODULES = {"tokens": "Embedding", "blocks": "Stack"} | {
     (dict(alpha=0), r"alpha > 0 and finite; got alpha=0"),
     (dict(alpha=float("inf")), r"alpha > 0 and finite"),
     (dict(alpha="1e-4"), r"alpha > 0 and finite; got alpha='1e-4'"),
+    (dict(alpha=2e30), r"alpha in \[0, 1e\+30\]; got alpha=2e\+30"),
+    (dict(alpha_pattern={"v_proj": 2e30}), r"alpha_pattern\['v_proj'\] in \[0, 1e\+30\]"),
     (dict(targets=()), r"at least one target"),
     (dict(targets=3), r"targets as a list of names or a regular expression"),
     (dict(targets=("q_proj", "")), r"targets as a list of names or a regular expression"),

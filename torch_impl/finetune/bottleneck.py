@@ -25,7 +25,7 @@ class BottleneckAdapter(nn.Module):
         size(who, d_model=d_model, width=width)
         choice(who, ACTIVATIONS, activation=activation)
         positive(who, scale=scale)
-        self.activation, self.scale = activation, scale
+        self.activation, self.scale = activation, float(scale)
         here: dict[str, Any] = dict(dtype=dtype, device=device)
         self.norm = LayerNorm(d_model, **here) if norm else None
         self.down = Linear(d_model, width, rng=rng, **here)

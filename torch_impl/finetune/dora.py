@@ -22,7 +22,7 @@ def dora_norm(lora_A: Tensor, lora_B: Tensor, *, weight: Tensor | Strips, scalin
     same_shape("dora_norm", (lora_B.shape[0], lora_A.shape[0]), lora_B=lora_B)
     same_shape("dora_norm", (lora_B.shape[0], lora_A.shape[1]), weight=whole)
     in_range("dora_norm", -1e30, 1e30, scaling=scaling)
-    scaled, strips = lora_A * scaling, weight() if callable(weight) else [(slice(None), weight)]
+    scaled, strips = lora_A * float(scaling), weight() if callable(weight) else [(slice(None), weight)]
     norms = [torch.linalg.vector_norm(torch.addmm(part, lora_B[rows], scaled), dim=1) for rows, part in strips]
     return norms[0] if len(norms) == 1 else torch.cat(norms)
 

@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from byhand.checks import at_least_rank, exact_rank, floats, in_range, not_negative, same_shape, size
+from byhand.checks import at_least_rank, exact_rank, floats, in_range, same_shape, size
 from byhand.noise import Noise
 from torch_impl.ops.dropout import dropout as drop
 
@@ -13,10 +13,10 @@ from torch_impl.ops.dropout import dropout as drop
 def lora_scaling(r: int, alpha: float, *, rslora: bool = False) -> float:
     """s = α / r,  or  s = α / √r  with rank stabilization (rsLoRA; Kalajdzievski 2023, arXiv:2312.03732);  0 for r = 0."""
     size("lora_scaling", at_least=0, r=r)
-    not_negative("lora_scaling", alpha=alpha)
+    in_range("lora_scaling", 0, 1e30, alpha=alpha)
     if r == 0:
         return 0.0
-    return alpha / (math.sqrt(r) if rslora else int(r))
+    return float(alpha) / (math.sqrt(r) if rslora else int(r))
 
 
 def lora_delta(x: Tensor, lora_A: Tensor, lora_B: Tensor, *, scaling: float, dropout: float = 0.0,

@@ -25,7 +25,7 @@ class Start(NamedTuple):
 @torch.no_grad()
 def pissa(weight: Tensor, *, r: int, scaling: float) -> Start:
     """A = √(S/s) · Vᵀ,  B = U · √(S/s),  base = W − s · B · A,  from the r largest singular values of W = U · diag(S) · Vᵀ."""
-    _check("pissa", weight, r, scaling)
+    scaling = _check("pissa", weight, r, scaling)
     wide = _wide(weight)
     lora_A, lora_B = _balanced(wide, r, scaling)
     return _start(lora_A, lora_B, wide - scaling * (lora_B @ lora_A), weight)
@@ -34,7 +34,7 @@ def pissa(weight: Tensor, *, r: int, scaling: float) -> Start:
 @torch.no_grad()
 def olora(weight: Tensor, *, r: int, scaling: float) -> Start:
     """A = the first r rows of R,  B = the first r columns of Q,  base = W − s · B · A,  where W = Q · R, the diagonal of R ≥ 0."""
-    _check("olora", weight, r, scaling)
+    scaling = _check("olora", weight, r, scaling)
     wide = _wide(weight)
     q, upper = torch.linalg.qr(wide)
     negative = upper.diagonal() < 0
@@ -50,7 +50,7 @@ def loftq(weight: Tensor, *, r: int, scaling: float, kind: Kind = "nf4", block: 
 
     The weight that comes back is what the last step quantized, in full precision.
     """
-    _check("loftq", weight, r, scaling)
+    scaling = _check("loftq", weight, r, scaling)
     choice("loftq", ("nf4", "fp4"), kind=kind)
     size("loftq", block=block, steps=steps)
     wide = _wide(weight)
@@ -77,9 +77,11 @@ def _start(lora_A: Tensor, lora_B: Tensor, base: Tensor, weight: Tensor) -> Star
     return Start(lora_A.to(weight.dtype), lora_B.to(weight.dtype), base.to(weight.dtype))
 
 
-def _check(who: str, weight: Tensor, r: int, scaling: float) -> None:
+def _check(who: str, weight: Tensor, r: int, scaling: float) -> float:
+    """scaling as a Python number, if all is well: a NumPy scalar would widen what it multiplies."""
     floats(who, weight=weight)
     exact_rank(who, 2, weight=weight)
     demand(who, bool(weight.isfinite().all()), "a finite weight", weight=weight)
     size(who, at_least=0, r=r)
     (positive if r else not_negative)(who, scaling=scaling)
+    return float(scaling)

@@ -13,6 +13,7 @@ from parity.cases import array, case, dims, flag, left_out, maybe, noise, number
         dict(r=8, alpha=-1.0),
         dict(r=8, alpha=float("nan")),
         dict(r=8, alpha=float("inf")),
+        dict(r=8, alpha=1.0000005e30),
     ],
 )
 def lora_scaling(draw):
