@@ -53,6 +53,13 @@ def demand(function: str, condition: bool, needs: str, **got: Any) -> None:
         fail(function, needs, ", ".join(f"{name} {describe(value)}" for name, value in got.items()))
 
 
+def given(function: str, **arrays: Any) -> None:
+    """Every array is there: the checks that follow let None pass."""
+    for name, array in arrays.items():
+        if array is None:
+            fail(function, f"{name} as an array", describe(array))
+
+
 def floats(function: str, **arrays: Any) -> None:
     """Every array is a float array this side computes in, and all share one dtype (None passes)."""
     first = None
@@ -174,7 +181,7 @@ def fractions(function: str, count: int, **values: Any) -> None:
 def size(function: str, *, at_least: int = 1, **values: Any) -> None:
     """Every value is an integer count of at least `at_least`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value < at_least:
+        if not _is_count(value) or value < at_least:
             fail(function, f"{name} as an integer >= {at_least}", f"{name}={value!r}")
 
 
@@ -182,7 +189,7 @@ def per_axis(function: str, axes: int, *, at_least: int = 1, **values: Any) -> t
     """The one value as a tuple of `axes` integers of at least `at_least`; a single integer stands for all of them."""
     ((name, value),) = values.items()
     each = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(each) != axes or any(isinstance(v, bool) or not hasattr(v, "__index__") or v < at_least for v in each):
+    if len(each) != axes or any(not _is_count(v) or v < at_least for v in each):
         fail(function, f"{name} as an integer >= {at_least} or {axes} of them", f"{name}={value!r}")
     return each
 
@@ -195,7 +202,7 @@ def inside(function: str, shape: Iterable[int], **parts: Any) -> None:
             continue
         pairs = [tuple(p) if isinstance(p, (tuple, list)) else () for p in part] if isinstance(part, (tuple, list)) else [()]
         fits = len(pairs) == len(shape) and all(
-            len(p) == 2 and not any(isinstance(v, bool) or not hasattr(v, "__index__") for v in p) and 0 <= p[0] <= p[1] <= n
+            len(p) == 2 and all(map(_is_count, p)) and 0 <= p[0] <= p[1] <= n
             for p, n in zip(pairs, shape, strict=False)
         )
         if not fits:
@@ -217,7 +224,7 @@ def window(function: str, **values: Any) -> None:
     """Every value is a pair (left, right): how many keys before and after its own place a query sees; None is no limit."""
     for name, value in values.items():
         pair = isinstance(value, (tuple, list)) and len(value) == 2
-        if not pair or any(v is not None and (isinstance(v, bool) or not hasattr(v, "__index__") or v < 0) for v in value):
+        if not pair or any(v is not None and (not _is_count(v) or v < 0) for v in value):
             fail(function, f"{name} as a pair (left, right) of integers >= 0 or None", f"{name}={value!r}")
 
 
@@ -330,6 +337,13 @@ def _is_torch(array: Any) -> bool:
 @functools.cache
 def _written(dtype: Any) -> str:
     return str(dtype)  # NumPy puts this name together in 5 µs, several times for every array of every call
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is one integer. Every array has an __index__, whatever it holds, and however much."""
+    if hasattr(value, "dtype"):
+        return _dtype(value) in _INTEGERS and tuple(value.shape) == ()
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
