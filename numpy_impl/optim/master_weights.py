@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, floats, same_names, same_shape
+from byhand.checks import demand, floats, given, same_names, same_shape
 from numpy_impl.optim.optimizer import Optimizer
 from numpy_impl.quantize.bfloat16 import round_to_bfloat16
 
@@ -49,6 +49,7 @@ class BFloat16Weights:
     def __init__(self, params: Mapping[str, NDArray], *, make: Callable[..., Optimizer], **options: Any):
         demand("BFloat16Weights", isinstance(params, Mapping), "params as a dict", params=params)
         for name, param in params.items():
+            given("BFloat16Weights", **{f"params[{name!r}]": param})
             floats("BFloat16Weights", **{f"params[{name!r}]": param})
         self.params = dict(params)
         self.masters = {name: np.array(param) for name, param in params.items()}
@@ -85,6 +86,7 @@ class BFloat16Weights:
         same_names(who, own, state=state)
         for name, master in self.masters.items():
             key = f"{name}.master"
+            given(who, **{f"state[{key!r}]": state[key]})
             floats(who, **{key: master, f"state[{key!r}]": state[key]})
             same_shape(who, master.shape, **{f"state[{key!r}]": state[key]})
         self.optimizer.load_state_dict({key: state[key] for key in self.optimizer.state_dict()})

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import by_pattern, demand, floats, integers, not_negative, same_names, same_shape, size
+from byhand.checks import by_pattern, demand, floats, given, integers, not_negative, same_names, same_shape, size
 
 _PIECE = 128 * 1024  # bytes of each array worked on at once: parameter, gradient, state and scratch together stay in the L2 cache
 
@@ -43,13 +43,16 @@ class Optimizer:
         function = type(self).__name__
         demand(function, isinstance(params, Mapping) and len(params) > 0, "params as a dict with at least one array", params=params)
         for name, param in params.items():
+            given(function, **{f"params[{name!r}]": param})
             floats(function, **{f"params[{name!r}]": param})
             demand(function, param.flags.writeable, f"params[{name!r}] writeable", **{f"params[{name!r}]": param})
         demand(function, len({id(p) for p in params.values()}) == len(params), "every array under one name", names=list(params))
         not_negative(function, lr=lr)
-        self.params, self.lr, self.steps = dict(params), lr, 0
+        self.params, self.lr, self.steps = dict(params), float(lr), 0
         self._options: dict[str, dict[str, Any]] = {
-            name: group for names, group in by_pattern(function, params, groups, check, **options, lr_scale=1.0) for name in names
+            name: {key: _plain(value) for key, value in group.items()}
+            for names, group in by_pattern(function, params, groups, check, **options, lr_scale=1.0)
+            for name in names
         }
         self._state = self._allocate({name: self._keeps(self._options[name]) for name in params})
         largest_piece = max(walked[: _rows(walked)].nbytes for walked in map(_walked, params.values()))
@@ -71,8 +74,10 @@ class Optimizer:
         function = type(self).__name__
         lr = self.lr if lr is None else lr
         not_negative(function, lr=lr)
+        lr = float(lr)
         same_names(function, self.params, grads=grads)
         for name, param in self.params.items():
+            given(function, **{f"grads[{name!r}]": grads[name]})
             floats(function, **{f"params[{name!r}]": param, f"grads[{name!r}]": grads[name]})
             same_shape(function, param.shape, **{f"grads[{name!r}]": grads[name]})
 
@@ -102,6 +107,7 @@ class Optimizer:
         """
         function, own = f"{type(self).__name__}.load_state_dict", self.state_dict()
         same_names(function, own, state=state)
+        given(function, **{f"state[{key!r}]": array for key, array in state.items()})
         integers(function, step=state["step"])
         same_shape(function, (), step=state["step"])
         size(function, at_least=0, step=int(state["step"]))
@@ -111,8 +117,8 @@ class Optimizer:
             same_shape(function, own[key].shape, **{f"state[{key!r}]": state[key]})
         self.steps = int(state["step"])
         for key in kept:
-            for mine, given in _pieces(own[key], state[key], buffers=()):
-                mine[...] = given
+            for mine, theirs in _pieces(own[key], state[key], buffers=()):
+                mine[...] = theirs
                 self._worked_on(mine.nbytes)
 
     def _allocate(self, kept: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, NDArray]]:
@@ -129,6 +135,13 @@ class Optimizer:
     def _update(self, options: dict[str, Any], lr: float, param: NDArray, grad: NDArray, *arrays: NDArray) -> None:
         """The formula on one piece, in place: param and the kept arrays change, grad does not, scratch arrays come last."""
         raise TypeError(f"{type(self).__name__} defines no _update")
+
+
+def _plain(value: Any) -> Any:
+    """A float for np.float64, also in a tuple: it is a float too, but one that makes float64 of all float32 it meets."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return float(value) if isinstance(value, float) else value
 
 
 def _rows(walked: NDArray) -> int:

@@ -1,6 +1,7 @@
 """Master weights beside bfloat16: what they are for, and that a torch parameter really may be bfloat16."""
 
 import numpy as np
+import pytest
 import torch
 
 from numpy_impl.optim import adamw as by_hand
@@ -36,3 +37,21 @@ def test_tensors_in_bfloat16_hold_what_rounded_float32_holds():
     again = {"w": torch.nn.Parameter(torch.zeros(4, 5, dtype=torch.bfloat16))}
     torch_side.BFloat16Weights(again, make=twin.AdamW, lr=0.05).load_state_dict(other.state_dict())
     assert torch.equal(again["w"], half["w"])
+
+
+@pytest.mark.parametrize("make, module, ones", [(by_hand.AdamW, numpy_side, lambda *shape: np.ones(shape, np.float32)),
+                                                (twin.AdamW, torch_side, torch.ones)])
+def test_what_is_refused_changes_nothing(make, module, ones):
+    params = {"a": ones(3), "b": ones(2, 2)}
+    optimizer = module.BFloat16Weights(params, make=make, lr=0.1)
+    optimizer.step({"a": ones(3), "b": ones(2, 2)})
+    before = {key: np.asarray(value).copy() for key, value in optimizer.state_dict().items()}
+    for grads in (None, [ones(3)], {"a": ones(3), "b": None}):
+        with pytest.raises(ValueError, match="AdamW needs grads"):
+            optimizer.step(grads)
+    for wrong in ("a.master", "b.exp_avg", "step"):
+        with pytest.raises(ValueError, match="as an array"):
+            optimizer.load_state_dict(optimizer.state_dict() | {wrong: None})
+    assert all(np.array_equal(value, before[key]) for key, value in optimizer.state_dict().items())
+    with pytest.raises(ValueError, match="as an array"):
+        module.BFloat16Weights({"a": None}, make=make, lr=0.1)

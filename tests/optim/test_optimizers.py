@@ -142,10 +142,11 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(side):
         "one dtype": good | {"attn.bias.exp_avg": np.zeros(13, np.float32)},
         ">= 0": good | {"step": np.array(-1)},
         "integers": good | {"step": np.array(1.0)},
+        "exp_avg_sq.. as an array": good | {"scale.exp_avg_sq": None},
     }
     for message, state in wrong.items():
         with pytest.raises(ValueError, match=message):
-            optimizer.load_state_dict(convert(state))
+            optimizer.load_state_dict({key: value if value is None else convert({key: value})[key] for key, value in state.items()})
     for key, value in optimizer.state_dict().items():
         assert np.array_equal(np.asarray(value), good[key]), key
 
@@ -197,26 +198,48 @@ def test_non_finite_values_pass_on_as_in_torch(name, options):
         assert np.array_equal(np.isinf(params["w"]), np.isinf(twins["w"].numpy()))
 
 
-def test_refused_steps_change_nothing():
-    params = values(0)
-    optimizer = optimizer_class("numpy", "AdamW")(params, lr=0.1)
-    for grads in (values(1) | {"scale": np.zeros(1)}, values(1) | {"scale": np.zeros((), np.float32)}, {"scale": np.zeros(())}):
+@pytest.mark.parametrize("side", ["numpy", "torch"])
+def test_refused_steps_change_nothing(side):
+    convert = tensors if side == "torch" else dict
+    params = convert(values(0))
+    optimizer = optimizer_class(side, "AdamW")(params, lr=0.1)
+    for wrong in ({"scale": np.zeros(1)}, {"scale": np.zeros((), np.float32)}):
+        with pytest.raises(ValueError, match=r"AdamW needs"):
+            optimizer.step(convert(values(1) | wrong))
+    for grads in (convert({"scale": np.zeros(())}), convert(values(1)) | {"scale": None}, None, [np.zeros(3)]):
         with pytest.raises(ValueError, match=r"AdamW needs"):
             optimizer.step(grads)
     assert all(np.array_equal(params[key], value) for key, value in values(0).items())
     assert optimizer.state_dict()["step"] == 0
 
 
+def test_numpys_own_floats_are_options_like_any_other():
+    """np.float64 is a float, but one that would make float64 of a product with float32, and other bits in the end."""
+    results = []
+    for number in (float, np.float64):
+        params = values(0, np.float32)
+        optimizer = optimizer_class("numpy", "AdamW")(
+            params, lr=number(0.3), betas=(number(0.9), number(0.99)), eps=number(1e-8), weight_decay=number(0.1),
+            groups=[{"pattern": "*.bias", "lr_scale": number(0.7)}],
+        )
+        for step in range(3):
+            optimizer.step(values(step + 1, np.float32), lr=None if step else number(0.1))
+        results.append(params)
+    assert all(np.array_equal(results[0][key], results[1][key]) for key in SHAPES)
+
+
 def test_parameters_that_cannot_be_trained_are_refused():
     frozen = np.zeros(3)
     frozen.flags.writeable = False
     shared = np.zeros(3)
-    wrong = [({"w": frozen}, "writeable"), ({"a": shared, "b": shared}, "one name"), ({"w": np.zeros(3, int)}, "float"), ({}, "one array")]
+    wrong = [({"w": frozen}, "writeable"), ({"a": shared, "b": shared}, "one name"), ({"w": np.zeros(3, int)}, "float"), ({}, "one array"),
+             ({"w": None}, "as an array")]
     for params, message in wrong:
         with pytest.raises(ValueError, match=message):
             optimizer_class("numpy", "SGD")(params, lr=0.1)
     leaf = torch.zeros(3, requires_grad=True)
-    wrong = [({"w": leaf * 2}, "leaf"), ({"a": leaf, "b": leaf}, "one name"), ({"w": torch.zeros(3, dtype=int)}, "float"), ({}, "one")]
+    wrong = [({"w": leaf * 2}, "leaf"), ({"a": leaf, "b": leaf}, "one name"), ({"w": torch.zeros(3, dtype=int)}, "float"), ({}, "one"),
+             ({"w": None}, "as an array")]
     for params, message in wrong:
         with pytest.raises(ValueError, match=message):
             optimizer_class("torch", "SGD")(params, lr=0.1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byhand.checks import demand, floats, same_names, same_shape
+from byhand.checks import demand, floats, given, same_names, same_shape
 from torch_impl.optim.optimizer import Optimizer
 
 
@@ -20,6 +20,7 @@ class BFloat16Weights:
     def __init__(self, params: Mapping[str, Tensor], *, make: Callable[..., Optimizer], **options: Any):
         demand("BFloat16Weights", isinstance(params, Mapping), "params as a dict", params=params)
         for name, param in params.items():
+            given("BFloat16Weights", **{f"params[{name!r}]": param})
             floats("BFloat16Weights", **{f"params[{name!r}]": param})
         self.params = dict(params)
         self.masters = {name: _widened(param.detach()).clone() for name, param in params.items()}
@@ -38,7 +39,9 @@ class BFloat16Weights:
 
     def step(self, grads: Mapping[str, Tensor], lr: float | None = None) -> None:
         """Update Θ from the gradients at θ, and round."""
-        self.optimizer.step({name: _widened(grad) for name, grad in grads.items()}, lr=lr)
+        if isinstance(grads, Mapping):                              # what is none, the optimizer refuses
+            grads = {name: _widened(grad) for name, grad in grads.items()}
+        self.optimizer.step(grads, lr=lr)
         self._round()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -51,6 +54,7 @@ class BFloat16Weights:
         same_names(who, own, state=state)
         for name, master in self.masters.items():
             key = f"{name}.master"
+            given(who, **{f"state[{key!r}]": state[key]})
             floats(who, **{key: master, f"state[{key!r}]": state[key]})
             same_shape(who, master.shape, **{f"state[{key!r}]": state[key]})
         self.optimizer.load_state_dict({key: state[key] for key in self.optimizer.state_dict()})

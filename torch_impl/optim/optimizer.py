@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byhand.checks import by_pattern, demand, floats, integers, not_negative, same_names, same_shape, size
+from byhand.checks import by_pattern, demand, floats, given, integers, not_negative, same_names, same_shape, size
 
 
 class Optimizer:
@@ -32,6 +32,7 @@ class Optimizer:
         function = type(self).__name__
         demand(function, isinstance(params, Mapping) and len(params) > 0, "params as a dict with at least one array", params=params)
         for name, param in params.items():
+            given(function, **{f"params[{name!r}]": param})
             floats(function, **{f"params[{name!r}]": param})
             demand(function, param.is_leaf, f"params[{name!r}] as a leaf of the graph", **{f"params[{name!r}]": param})
         demand(function, len({id(p) for p in params.values()}) == len(params), "every array under one name", names=list(params))
@@ -50,6 +51,7 @@ class Optimizer:
         not_negative(function, lr=lr)
         same_names(function, self.params, grads=grads)
         for name, param in self.params.items():
+            given(function, **{f"grads[{name!r}]": grads[name]})
             floats(function, **{f"params[{name!r}]": param, f"grads[{name!r}]": grads[name]})
             same_shape(function, param.shape, **{f"grads[{name!r}]": grads[name]})
             demand(function, grads[name].device == param.device, f"grads[{name!r}] on {param.device}", device=grads[name].device)
@@ -76,10 +78,11 @@ class Optimizer:
         """Copy a `state_dict` into place; anything but the same names, shapes and dtypes is refused."""
         function, own = f"{type(self).__name__}.load_state_dict", self.state_dict()
         same_names(function, own, state=state)
+        given(function, **{f"state[{key!r}]": array for key, array in state.items()})
         integers(function, step=state["step"])
         same_shape(function, (), step=state["step"])
         size(function, at_least=0, step=int(state["step"]))
-        for key in own.keys() - {"step"}:
+        for key in (key for key in own if key != "step"):
             floats(function, **{key: own[key], f"state[{key!r}]": state[key]})
             same_shape(function, own[key].shape, **{f"state[{key!r}]": state[key]})
         self.steps = int(state["step"])
