@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ from byhand.checks import choice
 from byhand.configs.lora import LoRAConfig
 from byhand.hugging_face.adapter_maps import adapter_from_peft, adapter_to_peft
 from byhand.hugging_face.adapter_places import Config
-from byhand.hugging_face.directory import _array
+from byhand.hugging_face.on_disk import arrays_in
 from byhand.manifest import MANIFEST, read_manifest, replace_files, settled
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -83,11 +82,7 @@ def load_adapter(path: str | os.PathLike, model_config: Config) -> tuple[LoRACon
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{who} needs JSON in {path / _CONFIG}; {error}") from error
-    try:
-        entries = safetensors.deserialize(weights)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{who} needs a complete safetensors file; {path / _WEIGHTS}: {error}") from error
-    arrays = {name: _array(path / _WEIGHTS, name, entry) for name, entry in entries}
+    arrays = arrays_in(weights, who=who, file=path / _WEIGHTS)
     arrays = {name: array.astype("float32") if array.dtype == "float16" else array for name, array in arrays.items()}
     saved_as = LoRAConfig.from_dict(manifest["lora"]) if "lora" in manifest else None
     return adapter_from_peft(values, arrays, model_config, saved_as=saved_as)

@@ -12,7 +12,7 @@ from byhand.checks import demand
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.targets import block_number
-from byhand.hugging_face.gpt2 import _gpt2_names
+from byhand.hugging_face.gpt2 import gpt2_names
 from byhand.hugging_face.llama import llama_names
 
 Config = GPT2Config | LlamaConfig
@@ -162,7 +162,7 @@ def _joined(config: Config, end: str) -> dict[str, tuple[str, ...]]:
 def _names(config: Config) -> Iterable[tuple[str, str]]:
     if isinstance(config, LlamaConfig):
         return llama_names(config).items()
-    return ((ours, f"transformer.{theirs}") for ours, (theirs, _, _) in _gpt2_names(config.n_layers))
+    return ((ours, f"transformer.{theirs}") for ours, (theirs, _, _) in gpt2_names(config.n_layers))
 
 
 def _shape(config: Config, module: str) -> tuple[int, int]:

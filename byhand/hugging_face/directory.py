@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -37,7 +36,7 @@ from byhand.hugging_face.llama import (
     llama_from_hugging_face,
     llama_to_hugging_face,
 )
-from byhand.hugging_face.on_disk import NUMPY_TYPES, open_arrays
+from byhand.hugging_face.on_disk import arrays_in, open_arrays
 from byhand.hugging_face.t5 import (
     t5_config_from_hugging_face,
     t5_config_to_hugging_face,
@@ -87,7 +86,6 @@ _T5 = _Family(
 )
 _BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
 _BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, BertConfig: _BERT, T5Config: _T5}
-
 
 
 def hugging_face_kind(path: str | os.PathLike) -> str:
@@ -193,21 +191,11 @@ def _weights(path: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[str,
 def _arrays(file: Path) -> dict[str, NDArray]:
     """The arrays of one safetensors file by name."""
     try:
-        entries = safetensors.deserialize(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         other = " (pytorch_model.bin is there, which only PyTorch can read)" if (file.parent / "pytorch_model.bin").exists() else ""
         raise ValueError(f"load_hugging_face needs a file it can read; {file}: {error.strerror}{other}") from error
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"load_hugging_face needs a complete safetensors file; {file}: {error}") from error
-    return {name: _array(file, name, entry) for name, entry in entries}
-
-
-def _array(file: Path, name: str, entry: Mapping[str, Any]) -> NDArray:
-    choice("load_hugging_face", NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
-    array = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":                                        # the upper half of a float32
-        return (array.astype("<u4") << 16).view("<f4")
-    return array
+    return arrays_in(content, who="load_hugging_face", file=file)
 
 
 def _json(file: Path) -> dict[str, Any]:

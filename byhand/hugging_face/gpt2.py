@@ -107,7 +107,7 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     state = {name.removeprefix(_PREFIX): array for name, array in state.items() if not name.endswith(_BUFFERS)}
     head = state.pop("lm_head.weight", None)
     layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("h.") and name.split(".")[1].isdigit()), default=-1)
-    names = dict(_gpt2_names(layers))
+    names = dict(gpt2_names(layers))
     known = {theirs for theirs, *_ in names.values()}
     missing, unknown = sorted(known - state.keys()), sorted(state.keys() - known)
     if missing or unknown:
@@ -134,7 +134,7 @@ def gpt2_to_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     ValueError   if a name is missing or unknown
     """
     layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
-    names = dict(_gpt2_names(layers))
+    names = dict(gpt2_names(layers))
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     if missing or unknown:
         raise ValueError(f"gpt2_to_hugging_face needs exactly the names of our GPT-2; missing {missing}, unknown {unknown}")
@@ -145,8 +145,8 @@ def gpt2_to_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     return joined | {"lm_head.weight": state["tokens.weight"]}
 
 
-def _gpt2_names(layers: int) -> Iterator[tuple[str, tuple[str, int | None, bool]]]:
-    """our name -> (their name, which third of it or None for all, whether it is transposed)."""
+def gpt2_names(layers: int) -> Iterator[tuple[str, tuple[str, int | None, bool]]]:
+    """Of a GPT-2 of so many layers: (our name, (their name, which third of it or None for all, whether it is transposed))."""
     yield "tokens.weight", ("wte.weight", None, False)
     yield "positions.weight", ("wpe.weight", None, False)
     for i in range(layers):

@@ -1,10 +1,11 @@
-"""Arrays of a safetensors file that are read when they are wanted, one at a time: a checkpoint may be larger than memory."""
+"""Arrays of a safetensors file, read all at once or when they are wanted, one at a time: a checkpoint may be larger than memory."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
 
 from byhand.checks import choice, fail
@@ -34,9 +35,33 @@ class OnDisk:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         count = int(np.prod(self.shape, dtype=np.int64))
         array = np.fromfile(self._file, NUMPY_TYPES[self._kind], count, offset=self._offset).reshape(self.shape)
-        if self._kind == "BF16":                                        # the upper half of a float32
-            array = (array.astype("<u4") << 16).view("<f4")
+        array = _widened(array, self._kind)
         return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def arrays_in(content: bytes, *, who: str, file: Path) -> dict[str, NDArray]:
+    """The arrays of a safetensors file's content by name, bfloat16 as float32; `who` reads it, and speaks of `file` where it is damaged.
+
+    Raises
+    ------
+    ValueError   if the content is cut short, no safetensors file's, or of a dtype that NumPy lacks
+
+    Examples
+    --------
+    >>> import safetensors.numpy
+    >>> arrays_in(safetensors.numpy.save({"w": np.arange(3.0)}), who="read", file=Path("w.safetensors"))
+    {'w': array([0., 1., 2.])}
+    """
+    try:
+        entries = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{who} needs a complete safetensors file; {file}: {error}") from error
+    arrays = {}
+    for name, entry in entries:
+        choice(who, NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
+        array = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        arrays[name] = _widened(array, entry["dtype"])
+    return arrays
 
 
 def open_arrays(file: Path) -> dict[str, OnDisk]:
@@ -72,3 +97,8 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             raise
         raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error
     return arrays
+
+
+def _widened(array: NDArray, kind: str) -> NDArray:
+    """bfloat16, which is the upper half of a float32, as one; everything else as it is."""
+    return (array.astype("<u4") << 16).view("<f4") if kind == "BF16" else array

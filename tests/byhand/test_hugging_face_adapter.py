@@ -361,8 +361,12 @@ def test_damaged_and_missing_files_are_named(saved):
     weights = (saved / "adapter_model.safetensors").read_bytes()
     for size in range(0, len(weights), 7):
         (saved / "adapter_model.safetensors").write_bytes(weights[:size])
-        with pytest.raises(ValueError, match=r"complete safetensors file; .*adapter_model\.safetensors"):
+        with pytest.raises(ValueError, match=r"load_adapter needs a complete safetensors file; .*adapter_model\.safetensors"):
             load_adapter(saved, LLAMA)
+    header = b'{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
+    (saved / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(ValueError, match=r"load_adapter needs .*adapter_model\.safetensors, a with a dtype.*'F8_E4M3'"):
+        load_adapter(saved, LLAMA)
     (saved / "adapter_model.safetensors").write_bytes(weights)
     text = (saved / "adapter_config.json").read_bytes()
     for content in (text[:-20], b"[]", b"", b"\xff", b"[" * 100_000):
