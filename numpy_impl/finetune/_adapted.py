@@ -166,9 +166,11 @@ class _Adapted(Module):
         self._choose(self.active + tuple(name for name in names if name not in self.active))
 
     def unmerge(self) -> None:
-        """Put back the base as it was before anything was merged, bit by bit."""
+        """Put back the base as it was before anything was merged, bit by bit; its bias trains if that of the merged layer does."""
         demand(f"{type(self).__name__}.unmerge", self.merged != (), "a merged adapter", merged=self.merged)
-        (self.base,), self._unmerged, self.merged = self._unmerged, (), ()
+        (base,) = self._unmerged
+        (base.unfreeze if self.base.trains("bias") else base.freeze)("bias")
+        self.base, self._unmerged, self.merged = base, (), ()
         self._choose(self.active)
 
     def folded(self, *names: str) -> Module:

@@ -80,13 +80,13 @@ class IA3Linear(OnFrozen):
         """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
         base, weight, bias = self.base, self.base.weight, self.base.bias
-        plain = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+        plain = Linear(1, 1, bias=False)                                 # its own matrix is replaced
         if self.feed_forward:
-            plain.weight[...] = weight * self.ia3_l                      # column i of W reads feature i
+            plain.weight = weight * self.ia3_l                           # column i of W reads feature i
         else:
-            plain.weight[...] = weight * self.ia3_l[:, None]             # row o of W makes feature o
+            plain.weight = weight * self.ia3_l[:, None]                  # row o of W makes feature o
         if bias is not None:
-            plain.bias[...] = bias if self.feed_forward else bias * self.ia3_l
+            plain.bias = bias.copy() if self.feed_forward else bias * self.ia3_l
         self.base, self._unmerged = plain.freeze(), (base,)
 
     def unmerge(self) -> None:

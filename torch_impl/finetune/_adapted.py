@@ -130,8 +130,7 @@ class _Adapted(nn.Module):
     def unmerge(self) -> None:
         """Put back the base as it was before anything was merged, bit by bit."""
         demand(f"{type(self).__name__}.unmerge", self.merged != (), "a merged adapter", merged=self.merged)
-        base = self._unmerged[0].to(self.base.weight.device)  # a tuple is not moved along
-        self.base, self._unmerged, self.merged = base, (), ()
+        (self.base,), self._unmerged, self.merged = self._unmerged, (), ()
         self._choose(self.active)
 
     @torch.no_grad()
@@ -158,6 +157,12 @@ class _Adapted(nn.Module):
         return self.adapters[name].scaling
 
     # What the methods above share
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What `to`, `cuda`, `double` … stand on: the base that is kept aside goes along, though a tuple registers nothing."""
+        for kept in self._unmerged:
+            kept._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @property
     def _original(self) -> Any:

@@ -1,6 +1,7 @@
 """IA³ (Liu et al. 2022, arXiv:2205.05638): fine-tuning that learns to turn single features up and down."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +47,23 @@ class IA3Linear(nn.Module):
         """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
         base, weight, bias = self.base, self.base.weight, self.base.bias
-        plain = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
-        plain.weight.copy_(weight * (self.ia3_l if self.feed_forward else self.ia3_l[:, None]))
+        plain = Linear(1, 1, bias=False, device="meta")  # on which nothing is drawn
+        plain.weight = nn.Parameter(weight * (self.ia3_l if self.feed_forward else self.ia3_l[:, None]))
         if bias is not None:
-            plain.bias.copy_(bias if self.feed_forward else bias * self.ia3_l)
+            plain.bias = nn.Parameter(bias.clone() if self.feed_forward else bias * self.ia3_l)
         self.base, self._unmerged = plain.requires_grad_(False), (base,)
         self._trained = self.ia3_l.requires_grad
         self.ia3_l.requires_grad_(False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        for kept in self._unmerged:  # a tuple registers nothing, so `to` and its like would leave it behind
+            kept._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     def unmerge(self) -> None:
         """Put the base back as it was, bit for bit."""
         demand("IA3Linear.unmerge", self.merged, "a layer that is merged", merged=self.merged)
-        (base,), self._unmerged = self._unmerged, ()
-        self.base = base.to(self.ia3_l.device)  # where the layer may have been moved since
+        (self.base,), self._unmerged = self._unmerged, ()
         self.ia3_l.requires_grad_(self._trained)
 
 

@@ -80,8 +80,8 @@ class _LoRAConv(_Adapted):
 
     def _stand_in(self, weight: Tensor) -> nn.Module:
         base = self.base
-        plain = self._kind(1, 1, 1, stride=base.stride, padding=base.padding, dilation=base.dilation, bias=False, dtype=weight.dtype,
-                           device=weight.device)
+        plain = self._kind(1, 1, 1, stride=base.stride, padding=base.padding, dilation=base.dilation, bias=False,
+                           device="meta")                       # on which nothing is drawn from the generator
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), base.bias
         return plain
 

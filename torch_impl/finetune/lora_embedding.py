@@ -85,6 +85,6 @@ class LoRAEmbedding(_Adapted):
         return dora_delta(self.weight, update, adapter.magnitude, self._norms(adapter)) if adapter.dora else update
 
     def _stand_in(self, weight: Tensor) -> Embedding:
-        plain = Embedding(1, 1, dtype=weight.dtype, device=weight.device)
+        plain = Embedding(1, 1, device="meta")              # on which nothing is drawn from the generator
         plain.padding_idx, plain.weight = self.base.padding_idx, nn.Parameter(weight, requires_grad=False)
         return plain

@@ -74,7 +74,7 @@ class LoRALinear(_Adapted):
         return dora_norm(adapter.lora_A, adapter.lora_B, weight=weight, scaling=adapter.scaling)
 
     def _stand_in(self, weight: Tensor) -> nn.Module:
-        plain = Linear(1, 1, bias=False, dtype=weight.dtype, device=weight.device)
+        plain = Linear(1, 1, bias=False, device="meta")     # on which nothing is drawn from the generator
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), self.base.bias
         return plain
 
