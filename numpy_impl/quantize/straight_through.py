@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import axis_of, demand, floats, ids_below, in_range, same_shape, size
+from byhand.checks import axis_of, choice, demand, floats, ids_below, in_range, integers, same_shape, size
 from numpy_impl.ops._blocks import blocks
 
 
@@ -34,8 +34,8 @@ def fake_quantize(x: NDArray, *, scale: NDArray, zero_point: NDArray | None = No
 
     Raises
     ------
-    ValueError   if scale or zero_point is of another shape, a scale is not above 0, a zero point is no code, or bits or axis is out of
-                 range
+    ValueError   if scale or zero_point is of another shape, a scale is not above 0 or so small that its reciprocal overflows, a zero
+                 point is no code, or bits or axis is out of range
 
     Examples
     --------
@@ -44,6 +44,7 @@ def fake_quantize(x: NDArray, *, scale: NDArray, zero_point: NDArray | None = No
     (array([0.25, 0.5 , 1.75]), array([1., 1., 0.]))
     """
     floats("fake_quantize", x=x, scale=scale)
+    integers("fake_quantize", zero_point=zero_point)
     low, high = _codes("fake_quantize", bits, signed)
     rows, spread, _ = _rows("fake_quantize", x, axis, scale=scale, zero_point=zero_point)
     _check_steps("fake_quantize", scale)
@@ -53,7 +54,7 @@ def fake_quantize(x: NDArray, *, scale: NDArray, zero_point: NDArray | None = No
     zero = spread(np.zeros_like(scale) if zero_point is None else zero_point.astype(x.dtype))
     shape, y, inside = x.shape, np.empty(rows.shape, x.dtype), np.empty(rows.shape, bool)
     for piece in blocks(*rows.shape):
-        q = np.rint(rows[piece] * steps[piece])
+        q = np.rint(_beyond(np.multiply, rows[piece], steps[piece]))
         q += zero[piece]
         np.logical_and(q >= low, q <= high, out=inside[piece])
         np.clip(q, low, high, out=q)
@@ -85,7 +86,7 @@ def learned_step_quantize(x: NDArray, scale: NDArray, *, bits: int = 8, signed: 
 
     Raises
     ------
-    ValueError   if scale is of another shape or not above 0, or bits or axis is out of range
+    ValueError   if scale is of another shape, not above 0 or so small that its reciprocal overflows, or bits or axis is out of range
 
     Source: learned step size quantization, Esser, McKinstry, Bablani, Appuswamy & Modha 2020, arXiv:1902.08153, equations 1 to 5.
 
@@ -98,12 +99,13 @@ def learned_step_quantize(x: NDArray, scale: NDArray, *, bits: int = 8, signed: 
     """
     floats("learned_step_quantize", x=x, scale=scale)
     low, high = _codes("learned_step_quantize", bits, signed)
+    choice("learned_step_quantize", (False, True), scaled_gradient=scaled_gradient)
     rows, spread, gather = _rows("learned_step_quantize", x, axis, scale=scale)
     _check_steps("learned_step_quantize", scale)
     each = spread(scale)                                                      # (R, 1)
     y = np.empty(rows.shape, x.dtype)
     for piece in blocks(*rows.shape):
-        codes = rows[piece] / each[piece]
+        codes = _beyond(np.divide, rows[piece], each[piece])
         np.clip(codes, low, high, out=codes)
         np.rint(codes, out=codes)
         np.multiply(codes, each[piece], out=y[piece])
@@ -116,7 +118,7 @@ def learned_step_quantize(x: NDArray, scale: NDArray, *, bits: int = 8, signed: 
         drows = dy.reshape(rows.shape)
         dx, of_rows = np.empty(rows.shape, x.dtype), np.empty(len(rows), x.dtype)
         for piece in blocks(*rows.shape):
-            v = rows[piece] / each[piece]
+            v = _beyond(np.divide, rows[piece], each[piece])
             inside = (low < v) & (v < high)
             np.multiply(drows[piece], inside, out=dx[piece])
             slope = np.rint(np.clip(v, low, high)) - np.where(inside, v, 0)
@@ -140,7 +142,7 @@ def learned_step_start(x: NDArray, *, bits: int = 8, signed: bool = True, axis: 
 
     Raises
     ------
-    ValueError   if x is not finite, or bits or axis is out of range
+    ValueError   if x or the sum of its magnitudes is not finite, or bits or axis is out of range
 
     Source: Esser et al. 2020, arXiv:1902.08153, section 2.1.
 
@@ -152,8 +154,9 @@ def learned_step_start(x: NDArray, *, bits: int = 8, signed: bool = True, axis: 
     floats("learned_step_start", x=x)
     _, high = _codes("learned_step_start", bits, signed)
     rows, _, gather = _rows("learned_step_start", x, axis)
-    total = gather(np.abs(rows).sum(1))
-    demand("learned_step_start", bool(np.isfinite(total).all()), "x finite", x=x)
+    with np.errstate(over="ignore"):
+        total = gather(np.abs(rows).sum(1))
+    demand("learned_step_start", bool(np.isfinite(total).all()), "x and the sum of its magnitudes finite", x=x)
     step = total * (2 / (math.sqrt(high) * _sharing(x, total)))
     return np.where(step > 0, step, np.ones_like(step))
 
@@ -162,11 +165,20 @@ def _codes(function: str, bits: int, signed: bool) -> tuple[int, int]:
     """The lowest and the highest code."""
     size(function, bits=bits)
     in_range(function, 2, 16, bits=bits)
+    choice(function, (False, True), signed=signed)
     return (-1 << bits - 1, (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
 def _check_steps(function: str, scale: NDArray) -> None:
-    demand(function, bool(((scale > 0) & (scale < math.inf)).all()), "every scale > 0 and finite", scale=scale)
+    with np.errstate(divide="ignore", over="ignore"):
+        fits = (scale > 0) & (scale < math.inf) & (1 / scale < math.inf)
+    demand(function, bool(fits.all()), "every scale, and its reciprocal, > 0 and finite", scale=scale)
+
+
+def _beyond(ufunc: np.ufunc, x: NDArray, y: NDArray) -> NDArray:
+    """ufunc(x, y), which may well be infinite: so far beyond the codes, the last one is right."""
+    with np.errstate(over="ignore"):
+        return ufunc(x, y)
 
 
 def _sharing(x: NDArray, scale: NDArray) -> int:

@@ -74,6 +74,30 @@ def test_infinite_numbers_get_the_last_codes_and_leave_gradients_finite():
     dx, dscale = backward(np.ones(3))
     np.testing.assert_array_equal(dx, [0, 0, 1])
     assert np.isfinite(dscale)
+    t, step = torch.tensor(x, requires_grad=True), torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    twin.learned_step_quantize(t, step, bits=3).sum().backward()
+    np.testing.assert_array_equal(t.grad, dx)
+    assert step.grad.item() == pytest.approx(float(dscale))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("step", [2e-38, 1e-3, 3e38])
+def test_numbers_at_the_ends_of_float32_get_codes_and_gradients_without_a_warning(step):
+    """x / scale may overflow, which the codes cut off, and so may dy · scale, which no gradient needs."""
+    x, scale, dy = np.array([3e38, -3e38, 1e-38, 0], np.float32), np.array(step, np.float32), np.array([1, 2, 3, 4], np.float32)
+    y, backward = by_hand.learned_step_quantize(x, scale)
+    dx, dscale = backward(dy)
+    t, s = torch.tensor(x, requires_grad=True), torch.tensor(scale, requires_grad=True)
+    want = twin.learned_step_quantize(t, s)
+    want.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(y, want.detach())
+    np.testing.assert_array_equal(dx, t.grad)
+    np.testing.assert_allclose(dscale, s.grad, rtol=1e-5)
+    assert np.isfinite(dx).all() and np.isfinite(dscale)
+    y, backward = by_hand.fake_quantize(x, scale=scale)
+    want = torch.fake_quantize_per_tensor_affine(torch.tensor(x), step, 0, -128, 127)
+    np.testing.assert_array_equal(y, want)
+    assert np.isfinite(backward(dy)).all()
 
 
 def test_codes_of_three_bits_and_their_step_are_learnt_through_the_rounding():

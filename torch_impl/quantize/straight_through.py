@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from byhand.checks import axis_of, demand, floats, ids_below, in_range, same_shape, size
+from byhand.checks import axis_of, choice, demand, floats, ids_below, in_range, integers, same_shape, size
 
 
 def fake_quantize(x: Tensor, *, scale: Tensor, zero_point: Tensor | None = None, bits: int = 8, signed: bool = True,
@@ -16,6 +16,7 @@ def fake_quantize(x: Tensor, *, scale: Tensor, zero_point: Tensor | None = None,
     `torch.fake_quantize_per_tensor_affine` and its like are the same in one kernel, but make a code of NaN and compute in float32.
     """
     floats("fake_quantize", x=x, scale=scale)
+    integers("fake_quantize", zero_point=zero_point)
     low, high = _codes("fake_quantize", bits, signed)
     spread = _spread("fake_quantize", x, axis, scale=scale, zero_point=zero_point)
     _check_steps("fake_quantize", scale)
@@ -37,16 +38,19 @@ def learned_step_quantize(x: Tensor, scale: Tensor, *, bits: int = 8, signed: bo
     """
     floats("learned_step_quantize", x=x, scale=scale)
     low, high = _codes("learned_step_quantize", bits, signed)
+    choice("learned_step_quantize", (False, True), scaled_gradient=scaled_gradient)
     spread = _spread("learned_step_quantize", x, axis, scale=scale)
     _check_steps("learned_step_quantize", scale)
 
-    if scaled_gradient:
-        factor = 1 / math.sqrt(_sharing(x, scale) * high)
-        scale = scale.detach() + factor * (scale - scale.detach())
-    scale = scale.reshape(spread)
-    v = x / scale
-    codes = v.detach().clamp(low, high).round()
-    return (codes + torch.where((low < v) & (v < high), v - v.detach(), 0)) * scale
+    factor = 1 / math.sqrt(_sharing(x, scale) * high) if scaled_gradient else 1.0
+    with torch.no_grad():
+        each = scale.reshape(spread)
+        v = x / each
+        codes, inside = v.clamp(low, high).round(), (low < v) & (v < high)
+        slope = codes - torch.where(inside, v, 0)
+        y = codes * each
+    # Two zeros, whose gradients are the mask and the slope: no product of a scale and its reciprocal, which might overflow
+    return y + torch.where(inside, x - x.detach(), 0) + (scale - scale.detach()).reshape(spread) * (factor * slope)
 
 
 def learned_step_start(x: Tensor, *, bits: int = 8, signed: bool = True, axis: int | None = None) -> Tensor:
@@ -56,7 +60,7 @@ def learned_step_start(x: Tensor, *, bits: int = 8, signed: bool = True, axis: i
     _spread("learned_step_start", x, axis)
     others = list(range(x.ndim)) if axis is None else [a for a in range(x.ndim) if a != axis % x.ndim]
     total = x.detach().abs().sum(others) if others else x.detach().abs()
-    demand("learned_step_start", bool(total.isfinite().all()), "x finite", x=x)
+    demand("learned_step_start", bool(total.isfinite().all()), "x and the sum of its magnitudes finite", x=x)
     step = total * (2 / (math.sqrt(high) * _sharing(x, total)))
     return torch.where(step > 0, step, 1.0)
 
@@ -64,12 +68,14 @@ def learned_step_start(x: Tensor, *, bits: int = 8, signed: bool = True, axis: i
 def _codes(function: str, bits: int, signed: bool) -> tuple[int, int]:
     size(function, bits=bits)
     in_range(function, 2, 16, bits=bits)
+    choice(function, (False, True), signed=signed)
     return (-1 << bits - 1, (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
 def _check_steps(function: str, scale: Tensor) -> None:
     if scale.device.type == "cpu":  # reading back would stall an accelerator
-        demand(function, bool(((scale > 0) & (scale < math.inf)).all()), "every scale > 0 and finite", scale=scale)
+        fits = (scale > 0) & (scale < math.inf) & (1 / scale < math.inf)
+        demand(function, bool(fits.all()), "every scale, and its reciprocal, > 0 and finite", scale=scale)
 
 
 def _sharing(x: Tensor, scale: Tensor) -> int:

@@ -64,6 +64,7 @@ _REFUSES: list[dict] = [
     dict(x=array(2, 3), scale=np.array(-1.0)),
     dict(x=array(2, 3), scale=np.array(np.nan)),
     dict(x=array(2, 3), scale=np.array(np.inf)),
+    dict(x=array(2, 3), scale=np.array(1e-320)),
     dict(x=array(2, 3), scale=array(2, low=0.1, high=0.2)),
     dict(x=array(2, 3), scale=array(3, low=0.1, high=0.2), axis=0),
     dict(x=array(2, 3), scale=array(3, low=0.1, high=0.2), axis=2),
@@ -71,6 +72,7 @@ _REFUSES: list[dict] = [
     dict(x=array(2, 3), scale=array(low=0.1, high=0.2), bits=1),
     dict(x=array(2, 3), scale=array(low=0.1, high=0.2), bits=17),
     dict(x=array(2, 3), scale=array(low=0.1, high=0.2), bits=4.0),
+    dict(x=array(2, 3), scale=array(low=0.1, high=0.2), signed="no"),
 ]
 
 
@@ -83,6 +85,7 @@ _REFUSES: list[dict] = [
     refuses=[
         *_REFUSES,
         dict(x=array(2, 3), scale=array(low=0.1, high=0.2), zero_point=array()),
+        dict(x=array(2, 3), scale=array(low=0.1, high=0.2), zero_point=3),
         dict(x=array(2, 3), scale=array(low=0.1, high=0.2), zero_point=np.array([1, 2])),
         dict(x=array(2, 3), scale=array(low=0.1, high=0.2), zero_point=np.array(128)),
         dict(x=array(2, 3), scale=array(low=0.1, high=0.2), zero_point=np.array(-1), signed=False),
@@ -115,7 +118,7 @@ def _at_the_ends_of_the_range_nothing_passes(side, x, scale, bits=8, signed=True
     skip=_ROUNDS,
     equivalent=_EQUIVALENT,
     bench=dict(x=array(4096, 768), scale=array(4096, low=0.02, high=0.6), axis=0),
-    refuses=_REFUSES,
+    refuses=[*_REFUSES, dict(x=array(2, 3), scale=array(low=0.1, high=0.2), scaled_gradient="no")],
 )
 def learned_step_quantize(draw):
     x, scale, options = _draw(draw)
@@ -132,6 +135,7 @@ def learned_step_quantize(draw):
         dict(x=array(2, 3), axis=2),
         dict(x=array(2, 3), bits=1),
         dict(x=np.array([1.0, np.inf])),
+        dict(x=np.array([1e308, 1e308])),
         dict(x=np.array([[1.0, np.nan]]), axis=0),
     ],
 )
