@@ -2,8 +2,8 @@
 
 `mutants(source, "layer_norm")` returns one `Mutant` per change: an operator swapped, a term dropped, a sign lost, an axis off by
 one, two gradients exchanged … each the smallest step from right code to wrong code. The changes themselves are found by
-`parity.changes`; both only rewrite syntax trees, import no NumPy, run nothing and know no component. `parity.mutants` runs what is made
-here.
+`parity.changes` in the course of a `parity.walk`; all three only rewrite syntax trees, import no NumPy, run nothing and know no
+component. `parity.mutants` runs what is made here.
 
 What is changed: the body and the parameter defaults of the public function or class, of the private functions and classes of the
 same file that it reaches, and the module-level constants they read. What is not: other public functions (they are components of
@@ -16,7 +16,8 @@ import dataclasses
 import difflib
 import functools
 
-from parity.changes import Finder, Where
+from parity.changes import Finder
+from parity.walk import Where
 
 
 @dataclasses.dataclass(frozen=True)
