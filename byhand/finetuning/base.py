@@ -3,6 +3,7 @@ current one stands in full precision when a 4-bit copy is all that is wanted."""
 
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,10 +16,11 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.model_source import Tokenize, as_bytes, presets, tokenizer_in
 from byhand.run_config import read, resolve
-from byhand.run_directory import load_weights
+from byhand.run_directory import load_weights, write_whole
 from byhand.training_config import TrainingConfig
 
 Config = GPT2Config | LlamaConfig
+_TOKENIZER = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +104,14 @@ def save_quantized(directory: str | Path, base: Base, quantization: Quantization
     ------
     ValueError   if the directory holds one already, or cannot be written to
     """
+    has_one = base.tokenize is not as_bytes and base.path is not None and (base.path / _TOKENIZER).is_file()
+    tokenizer = (base.path / _TOKENIZER).read_bytes() if has_one and base.path else None
     values = dict(family=type(base.config).__name__, config=dataclasses.asdict(base.config), quantized=dataclasses.asdict(quantization),
-                  title=base.title, tokenizer=None if base.tokenize is as_bytes else str(base.path))
+                  title=base.title, bytes_are_tokens=base.tokenize is as_bytes,
+                  tokenizer_sha256=None if tokenizer is None else hashlib.sha256(tokenizer).hexdigest())
+    if tokenizer is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        write_whole(Path(directory) / _TOKENIZER, tokenizer)
     return checkpoint.save(directory, 0, arrays={"weights": state}, values={"base": values}).parent
 
 
@@ -114,7 +122,10 @@ def _quantized(path: Path) -> Base:
     demand("open_base", "base" in kept.values and "weights" in kept.arrays, "the directory of a `byhand quantize`", path=str(path))
     about = kept.values["base"]
     family: Any = {"GPT2Config": GPT2Config, "LlamaConfig": LlamaConfig}[about["family"]]
-    tokenize = as_bytes if about["tokenizer"] is None else tokenizer_in(Path(about["tokenizer"]))
+    want, file = about["tokenizer_sha256"], path / _TOKENIZER
+    same = want is None or (file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == want)
+    demand("open_base", same, f"{file} as it was written", sha256=want)
+    tokenize = as_bytes if about["bytes_are_tokens"] else tokenizer_in(path)
     quantized = Quantization(**about["quantized"])
     return Base(family.from_dict(about["config"]), kept.arrays["weights"], f"{about['title']}, {quantized.kind}", tokenize, path, quantized)
 
