@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from byhand import corpus
-from byhand.checks import NonFiniteError, choice, demand, in_range, not_negative, positive, size
+from byhand.checks import NonFiniteError, choice, demand, size
 from byhand.configs.decoder import DecoderConfig
 from byhand.experiments import processes
 from byhand.experiments.architecture_backends import train
+from byhand.experiments.options import check_training
+from byhand.run_config import option
 from byhand.run_directory import save_weights, write_whole
-
-
-def _option(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,40 +35,34 @@ class Architecture:
     ValueError   if an option is out of its range
     """
 
-    backend: Literal["torch", "numpy"] = _option("torch", "Which implementation trains.")
-    device: Literal["cpu", "cuda"] = _option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
-    text: str | None = _option(None, "A file or a directory to train on; by default the standard library's own source.")
-    only: str | None = _option(None, "The variants to train, with commas between them; by default all.")
-    jobs: int | None = _option(None, "Trainings at a time, each in a process of its own; by default one for every CPU core, one on a GPU.")
-    seeds: int = _option(3, "How often each variant is trained: with the seeds 0, 1, …")
-    steps: int = _option(300, "Updates of the weights.")
-    batch: int = _option(16, "Windows of text an update.")
-    length: int = _option(128, "Tokens (bytes) a window.")
-    d_model: int = _option(96, "Width of the hidden states.")
-    n_layers: int = _option(4, "Blocks.")
-    n_heads: int = _option(4, "Heads a block.")
-    lr: float = _option(3e-3, "The highest learning rate.")
-    warmup: int = _option(30, "Steps in which the learning rate rises, at most all of them.")
-    final_lr: float = _option(0.1, "The learning rate at the end of the cosine, as a share of the highest.")
-    weight_decay: float = _option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
-    max_norm: float = _option(1.0, "Gradients of a larger norm are scaled down to it.")
-    validate_every: int = _option(25, "Steps between two looks at the text kept apart.")
-    validation_batches: int = _option(8, "Batches in one such look.")
+    backend: Literal["torch", "numpy"] = option("torch", "Which implementation trains.")
+    device: Literal["cpu", "cuda"] = option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
+    text: str | None = option(None, "A file or a directory to train on; by default the standard library's own source.")
+    only: str | None = option(None, "The variants to train, with commas between them; by default all.")
+    jobs: int | None = option(None, "Trainings at a time, each in a process of its own; by default one for every CPU core, one on a GPU.")
+    seeds: int = option(3, "How often each variant is trained: with the seeds 0, 1, …")
+    steps: int = option(300, "Updates of the weights.")
+    batch: int = option(16, "Windows of text an update.")
+    length: int = option(128, "Tokens (bytes) a window.")
+    d_model: int = option(96, "Width of the hidden states.")
+    n_layers: int = option(4, "Blocks.")
+    n_heads: int = option(4, "Heads a block.")
+    lr: float = option(3e-3, "The highest learning rate.")
+    warmup: int = option(30, "Steps in which the learning rate rises, at most all of them.")
+    final_lr: float = option(0.1, "The learning rate at the end of the cosine, as a share of the highest.")
+    weight_decay: float = option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
+    max_norm: float = option(1.0, "Gradients of a larger norm are scaled down to it.")
+    validate_every: int = option(25, "Steps between two looks at the text kept apart.")
+    validation_batches: int = option(8, "Batches in one such look.")
 
     def __post_init__(self) -> None:
         who = "experiment"
-        choice(who, ("torch", "numpy"), backend=self.backend)
-        choice(who, ("cpu", "cuda"), device=self.device)
-        demand(who, self.backend == "torch" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
-        size(who, seeds=self.seeds, steps=self.steps, batch=self.batch, d_model=self.d_model, n_layers=self.n_layers, n_heads=self.n_heads)
+        check_training(who, self)
+        size(who, seeds=self.seeds)
         if self.jobs is not None:
             size(who, jobs=self.jobs)
         size(who, at_least=8, length=self.length)
         size(who, validate_every=self.validate_every, validation_batches=self.validation_batches)
-        size(who, at_least=0, warmup=self.warmup)
-        positive(who, lr=self.lr, max_norm=self.max_norm)
-        not_negative(who, weight_decay=self.weight_decay)
-        in_range(who, 0, 1, final_lr=self.final_lr)
         _ = self.base  # refuses widths that do not divide
 
     @property

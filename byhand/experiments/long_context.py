@@ -21,19 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand import corpus
-from byhand.checks import choice, demand, in_range, not_negative, positive, size
+from byhand.checks import choice, demand, positive, size
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.rope import RopeConfig
 from byhand.experiments.long_context_backends import Backend, backend_for
+from byhand.experiments.options import check_training
+from byhand.run_config import option
 from byhand.run_directory import load_weights, save_weights, write_whole
 
 SCHEMES = ("none", "interpolation", "ntk", "dynamic", "yarn", "llama3", "longrope")
 SAME_AT_EVERY_FACTOR = ("none", "dynamic")  # before adaptation: they have nothing to set for the length to come
 _BINS = 32                                   # places at which the loss by position is kept
-
-
-def _option(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +43,29 @@ class LongContext:
     ValueError   if an option is out of its range
     """
 
-    backend: Literal["torch", "numpy"] = _option("torch", "Which implementation trains and reads.")
-    device: Literal["cpu", "cuda"] = _option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
-    text: str | None = _option(None, "A file or a directory to train on; by default the standard library's own source.")
-    length: int = _option(512, "T, tokens (bytes) a window in training.")
-    factors: tuple[int, ...] = _option((2, 4, 8), "The lengths to reach, as multiples of T.")
-    schemes: tuple[str, ...] = _option(SCHEMES, "The rope scalings to compare.")
-    d_model: int = _option(128, "Width of the hidden states.")
-    n_layers: int = _option(4, "Blocks.")
-    n_heads: int = _option(2, "Heads a block.")
-    d_hidden: int = _option(384, "Width inside the feed-forward layers.")
-    base: float = _option(10000.0, "The base of the rotary frequencies.")
-    steps: int = _option(1500, "Updates at length T.")
-    batch: int = _option(16, "Windows of T tokens an update; longer windows are fewer, with as many tokens together.")
-    lr: float = _option(2e-3, "The highest learning rate.")
-    warmup: int = _option(100, "Steps in which the learning rate rises, at most all of them.")
-    final_lr: float = _option(0.1, "The learning rate at the end of the cosine, as a share of the highest.")
-    weight_decay: float = _option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
-    max_norm: float = _option(1.0, "Gradients of a larger norm are scaled down to it.")
-    adapt_steps: int = _option(60, "Updates at the longer length; 0 for no adaptation.")
-    adapt_lr: float = _option(5e-4, "The highest learning rate of the adaptation.")
-    segments: int = _option(32, "Segments of the longest length that every measurement reads.")
-    read_tokens: int = _option(16384, "Tokens in one batch of a measurement, at least one window.")
-    seed: int = _option(0, "Of the initial weights and the batches.")
+    backend: Literal["torch", "numpy"] = option("torch", "Which implementation trains and reads.")
+    device: Literal["cpu", "cuda"] = option("cpu", "Where PyTorch computes; NumPy computes on the CPU.")
+    text: str | None = option(None, "A file or a directory to train on; by default the standard library's own source.")
+    length: int = option(512, "T, tokens (bytes) a window in training.")
+    factors: tuple[int, ...] = option((2, 4, 8), "The lengths to reach, as multiples of T.")
+    schemes: tuple[str, ...] = option(SCHEMES, "The rope scalings to compare.")
+    d_model: int = option(128, "Width of the hidden states.")
+    n_layers: int = option(4, "Blocks.")
+    n_heads: int = option(2, "Heads a block.")
+    d_hidden: int = option(384, "Width inside the feed-forward layers.")
+    base: float = option(10000.0, "The base of the rotary frequencies.")
+    steps: int = option(1500, "Updates at length T.")
+    batch: int = option(16, "Windows of T tokens an update; longer windows are fewer, with as many tokens together.")
+    lr: float = option(2e-3, "The highest learning rate.")
+    warmup: int = option(100, "Steps in which the learning rate rises, at most all of them.")
+    final_lr: float = option(0.1, "The learning rate at the end of the cosine, as a share of the highest.")
+    weight_decay: float = option(0.1, "AdamW's decay of the matrices; vectors are not decayed.")
+    max_norm: float = option(1.0, "Gradients of a larger norm are scaled down to it.")
+    adapt_steps: int = option(60, "Updates at the longer length; 0 for no adaptation.")
+    adapt_lr: float = option(5e-4, "The highest learning rate of the adaptation.")
+    segments: int = option(32, "Segments of the longest length that every measurement reads.")
+    read_tokens: int = option(16384, "Tokens in one batch of a measurement, at least one window.")
+    seed: int = option(0, "Of the initial weights and the batches.")
 
     def __post_init__(self) -> None:
         who = "long_context"
@@ -75,9 +73,7 @@ class LongContext:
             value = getattr(self, name)
             demand(who, isinstance(value, (tuple, list)) and len(value) > 0, f"{name} as a list", **{name: value})
             object.__setattr__(self, name, tuple(value))
-        choice(who, ("torch", "numpy"), backend=self.backend)
-        choice(who, ("cpu", "cuda"), device=self.device)
-        demand(who, self.backend == "torch" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
+        check_training(who, self)
         for scheme in self.schemes:
             choice(who, SCHEMES, scheme=scheme)
         for factor in self.factors:
@@ -85,14 +81,11 @@ class LongContext:
         demand(who, list(self.factors) == sorted(set(self.factors)), "factors that rise", factors=self.factors)
         longest = self.factors[-1]
         demand(who, all(longest % factor == 0 for factor in self.factors), "factors that divide the largest", factors=self.factors)
-        size(who, length=self.length, d_model=self.d_model, n_layers=self.n_layers, n_heads=self.n_heads, d_hidden=self.d_hidden)
-        size(who, steps=self.steps, batch=self.batch, segments=self.segments, read_tokens=self.read_tokens)
-        size(who, at_least=0, warmup=self.warmup, adapt_steps=self.adapt_steps, seed=self.seed)
+        size(who, length=self.length, d_hidden=self.d_hidden, segments=self.segments, read_tokens=self.read_tokens)
+        size(who, at_least=0, adapt_steps=self.adapt_steps, seed=self.seed)
         demand(who, self.length % 4 == 0, "a length of whole quarters", length=self.length)
         demand(who, self.batch % longest == 0, f"a batch that {longest} divides, for as many tokens at every length", batch=self.batch)
-        positive(who, base=self.base, lr=self.lr, adapt_lr=self.adapt_lr, max_norm=self.max_norm)
-        not_negative(who, weight_decay=self.weight_decay)
-        in_range(who, 0, 1, final_lr=self.final_lr)
+        positive(who, base=self.base, adapt_lr=self.adapt_lr)
         demand(who, self.d_model % self.n_heads == 0, "d_model to be a multiple of n_heads", d_model=self.d_model, n_heads=self.n_heads)
         _ = self.model  # refuses an odd width of heads
 
