@@ -28,8 +28,9 @@ class OnFrozen(Module):
 
 
 def projections(model: Module) -> dict[str, Module]:
-    """The matrices of a model by dotted name, plain and quantized, those inside of other adapters too."""
-    return {name: module for name, module in model.modules() if isinstance(module, (Linear, Linear4bit))}
+    """The matrices of a model by dotted name, plain and quantized, but for those that an adapter stands on: its `base`."""
+    every = {name: module for name, module in model.modules() if isinstance(module, (Linear, Linear4bit))}
+    return {name: module for name, module in every.items() if name.rpartition(".")[2] != "base"}
 
 
 def measure(base: Any) -> tuple[int, int, DTypeLike]:

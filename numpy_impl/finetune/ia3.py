@@ -30,7 +30,7 @@ class IA3Linear(OnFrozen):
 
     Raises
     ------
-    ValueError   if base is no projection; from `merge` if it has been merged, from `unmerge` if it has not
+    ValueError   if base is no projection; from `merge` if it has been merged or an adapter stands on the base, from `unmerge` if it has not
 
     Examples
     --------
@@ -79,6 +79,7 @@ class IA3Linear(OnFrozen):
     def merge(self) -> None:
         """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
+        need_projection("IA3Linear.merge", self.base)                    # an adapter may have taken its place since
         base, weight, bias = self.base, self.base.weight, self.base.bias
         plain = Linear(1, 1, bias=False)                                 # its own matrix is replaced
         if self.feed_forward:

@@ -143,8 +143,8 @@ def apply_prefix(model: Module, *, n: int, targets: Sequence[str] = ("*",), hidd
 
     Raises
     ------
-    ValueError   if the model has no such layer, a pattern matches none (near names are suggested), or a size is out of range; then nothing
-                 is changed
+    ValueError   if the model has no such layer without a prefix, a pattern matches none (near names are suggested), or a size is out of
+                 range; then nothing is changed
 
     Examples
     --------
@@ -160,9 +160,10 @@ def apply_prefix(model: Module, *, n: int, targets: Sequence[str] = ("*",), hidd
     size(who, at_least=0, n=n)
     if hidden is not None:
         size(who, hidden=hidden)
-    layers = {name: module for name, module in model.modules() if type(module) in _WITH_PREFIX}
+    every = {name: module for name, module in model.modules() if type(module) in _WITH_PREFIX}
+    layers = {name: module for name, module in every.items() if name.rpartition(".")[2] != "base"}        # a base has its prefix already
     if not layers:
-        fail(who, "a model with GroupedQueryAttention or MultiHeadAttention", f"a {type(model).__name__} without")
+        fail(who, "a model with GroupedQueryAttention or MultiHeadAttention that has no prefix yet", f"a {type(model).__name__} without")
     names = matching(who, layers, of="attention layers", targets=targets)
     if not names:
         fail(who, "a target", f"targets={targets!r}")

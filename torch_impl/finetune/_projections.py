@@ -11,8 +11,9 @@ from torch_impl.quantize.linear_4bit import Linear4bit
 
 
 def projections(model: nn.Module) -> dict[str, nn.Module]:
-    """The matrices of a model by dotted name, plain and quantized, those inside of other adapters too."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, (Linear, Linear4bit))}
+    """The matrices of a model by dotted name, plain and quantized, but for those that an adapter stands on: its `base`."""
+    every = {name: module for name, module in model.named_modules() if isinstance(module, (Linear, Linear4bit))}
+    return {name: module for name, module in every.items() if name.rpartition(".")[2] != "base"}
 
 
 def measure(base: Any) -> tuple[int, int, dict[str, Any]]:

@@ -46,6 +46,7 @@ class IA3Linear(nn.Module):
     def merge(self) -> None:
         """Put a plain layer with diag(l) W and l ⊙ b, or with W diag(l) and b, in the base's place, so that l costs nothing."""
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
+        need_projection("IA3Linear.merge", self.base)                    # an adapter may have taken its place since
         base, weight, bias = self.base, self.base.weight, self.base.bias
         plain = Linear(1, 1, bias=False, device="meta")  # on which nothing is drawn
         plain.weight = nn.Parameter(weight * (self.ia3_l if self.feed_forward else self.ia3_l[:, None]))

@@ -83,9 +83,10 @@ def apply_prefix(model: nn.Module, *, n: int, targets: Sequence[str] = ("*",), h
     size(who, at_least=0, n=n)
     if hidden is not None:
         size(who, hidden=hidden)
-    layers = {name: module for name, module in model.named_modules() if type(module) in _WITH_PREFIX}
+    every = {name: module for name, module in model.named_modules() if type(module) in _WITH_PREFIX}
+    layers = {name: module for name, module in every.items() if name.rpartition(".")[2] != "base"}        # a base has its prefix already
     if not layers:
-        fail(who, "a model with GroupedQueryAttention or MultiHeadAttention", f"a {type(model).__name__} without")
+        fail(who, "a model with GroupedQueryAttention or MultiHeadAttention that has no prefix yet", f"a {type(model).__name__} without")
     names = matching(who, layers, of="attention layers", targets=targets)
     if not names:
         fail(who, "a target", f"targets={targets!r}")
