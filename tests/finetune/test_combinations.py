@@ -38,7 +38,7 @@ def test_attention_has_one_prefix(side):
     model, _, _, _, prefix, prompt, _, ids = side
     prefix(model, n=2)
     before = list(model.state_dict())
-    with pytest.raises(ValueError, match="apply_prefix needs a model with .* that has no prefix yet; got a Llama without"):
+    with pytest.raises(ValueError, match=r"apply_prefix needs a model with .* that has no prefix yet; got a Llama without"):
         prefix(model, n=2)
     assert list(model.state_dict()) == before and model(ids).shape == (1, 3, 7)
     assert prompt(model, 2)(ids).shape == (1, 3, 7)
@@ -64,6 +64,6 @@ def test_ia3_with_lora_inside_does_not_merge(side):
     lora(model, LoRAConfig(r=2, targets="all-linear"))
     layer = (model.blocks.layers if hasattr(model.blocks, "layers") else model.blocks)[0].attn.k_proj
     merge(model)
-    with pytest.raises(ValueError, match="IA3Linear.merge needs a Linear or a Linear4bit as its base; got a LoRALinear"):
+    with pytest.raises(ValueError, match=r"IA3Linear.merge needs a Linear or a Linear4bit as its base; got a LoRALinear"):
         layer.merge()
     assert not layer.merged and model(ids).shape == (1, 3, 7)
