@@ -46,11 +46,8 @@ def tied_tables(model: nn.Module) -> set[str]:
     """Where the tables lie that a head reads as well, because it has no matrix of its own."""
     found = set()
     for place, module in model.named_modules():
-        beyond = f"{place}." if place else ""
-        if getattr(module, "head", module) is None:
-            found.add(f"{beyond}tokens")
-        elif type(module).__name__ == "BertMaskedLM":
-            found.add(f"{beyond}bert.tokens")
+        if hasattr(module, "tied_table") and getattr(module, "head", None) is None:
+            found.add(f"{place}.{module.tied_table}" if place else module.tied_table)
     return found
 
 
