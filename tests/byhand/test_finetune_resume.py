@@ -139,3 +139,28 @@ def test_a_run_that_has_ended_ends_again_with_the_same_bits(serve, tmp_path):
     before = outcome(tmp_path / "run")
     code, said, _ = serve(["finetune", "--resume", tmp_path / "run"])
     assert code == cli.OK and "goes on after step 3 of 3" in said and outcome(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("extra", [
+    ["--backend", "both", "--paged", "--adapter-dtype", "bfloat16"],
+    ["--backend", "torch", "--dtype", "float64", "--start", "pissa", "--lora-plus", "4"],
+    ["--method", "prompt", "--accumulate", "2"],
+    ["--method", "full", "--dropout", "0.1"],
+    ["--quantize", "fp4", "--double", "--dora", "--bias", "all"],
+], ids=lambda extra: " ".join(extra).replace("--", ""))
+def test_from_the_checkpoint_before_the_last_it_ends_with_the_same_bits(extra, tmp_path):
+    run = tmp_path / "run"
+    assert cli.main([*RUN, "--steps", "5", "--out", str(run), *extra]) == cli.OK
+
+    def all_of_it():
+        latest = checkpoint.load(checkpoint.latest(run / "checkpoints"))
+        arrays = {f"{group}/{name}": array.tobytes() for group, members in latest.arrays.items() for name, array in members.items()}
+        log = [json.loads(line) | {"seconds": None} for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return arrays, log, {str(path): path.read_bytes() for path in [*run.glob("adapter*"), *run.glob("adapter*/*")] if path.is_file()}
+
+    before = all_of_it()
+    shutil.rmtree(run / "checkpoints" / "step-000005")
+    for path in run.glob("adapter*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert cli.main(["finetune", "--resume", str(run)]) == cli.OK
+    assert all_of_it() == before and before[2]
