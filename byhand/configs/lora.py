@@ -34,7 +34,7 @@ class LoRAConfig:
     start : str              how A and B begin: "kaiming" or "gaussian" A and zero B, or from the weights: "pissa", "olora", "loftq"
     lora_plus : float        learning rate of B over that of A (Hayou et al. 2024, arXiv:2402.12354); None: the same
 
-    Lists become tuples, a single layer a tuple of one, patterns are copied.
+    Lists become tuples, a single layer a tuple of one, patterns are copied, and integers of NumPy's become Python's, as JSON needs them.
 
     Raises
     ------
@@ -69,9 +69,10 @@ class LoRAConfig:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-            elif name == "layers" and isinstance(value, int) and not isinstance(value, bool):
+            elif name == "layers" and hasattr(value, "__index__") and not isinstance(value, bool):
                 object.__setattr__(self, name, (value,))
         size(who, at_least=0, r=self.r)
+        object.__setattr__(self, "r", int(self.r))
         _alpha(who, alpha=self.alpha)
         _names(who, targets=self.targets, exclude=self.exclude)
         demand(who, len(self.targets) > 0, "at least one target", targets=self.targets)
@@ -89,11 +90,12 @@ class LoRAConfig:
                     size(who, at_least=0, **{f"{name}[{key!r}]": value})
                 else:
                     _alpha(who, **{f"{name}[{key!r}]": value})
-            object.__setattr__(self, name, dict(values))
+            object.__setattr__(self, name, {key: int(value) if name == "rank_pattern" else value for key, value in values.items()})
         if self.layers is not None:
             demand(who, isinstance(self.layers, tuple) and len(self.layers) > 0, "layers as block numbers", layers=self.layers)
             for layer in self.layers:
                 size(who, at_least=0, layer=layer)
+            object.__setattr__(self, "layers", tuple(int(layer) for layer in self.layers))
         if self.lora_plus is not None:
             positive(who, lora_plus=self.lora_plus)
 

@@ -83,7 +83,7 @@ def freeze_report(stored: Iterable[Stored]) -> FreezeReport:
     """
     rows: dict[str, FreezeRow] = {}
     for one in stored:
-        name = re.sub(r"\.adapters\..*|\.base$", "", one.name.rpartition(".")[0]) or "(model)"
+        name = re.sub(r"(^|\.)(adapters\..*|base$)", "", one.name.rpartition(".")[0]) or "(model)"
         row = rows.get(name, FreezeRow(name, 0, 0, 0))
         rows[name] = dataclasses.replace(row, parameters=row.parameters + one.parameters, bytes=row.bytes + one.bytes,
                                          trainable=row.trainable + (one.parameters if one.trains else 0))

@@ -17,7 +17,7 @@ _SCALES = 256  # scales that share one, where they are quantized a second time
 
 def largest_rank(shape: Shape) -> int:
     """The rank that a weight can have at most, a convolution's as the matrix (out, in · kernel) that multiplies patches."""
-    return min(shape[0], math.prod(shape[1:]))
+    return int(min(shape[0], math.prod(shape[1:])))
 
 
 def rank_cost(shape: Shape) -> int:
@@ -28,7 +28,7 @@ def rank_cost(shape: Shape) -> int:
     >>> rank_cost((4096, 11008)), rank_cost((8, 3, 5, 5))
     (15104, 83)
     """
-    return math.prod(shape[1:]) + shape[0]
+    return int(math.prod(shape[1:]) + shape[0])
 
 
 def adapter_parameters(shape: Shape, r: int, *, dora: bool = False) -> int:

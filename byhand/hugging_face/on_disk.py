@@ -1,6 +1,7 @@
 """Arrays of a safetensors file, read all at once or when they are wanted, one at a time: a checkpoint may be larger than memory."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class OnDisk:
         self._file, self._kind, self._offset = file, kind, offset
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        count = int(np.prod(self.shape, dtype=np.int64))
+        count = math.prod(self.shape)
         array = np.fromfile(self._file, NUMPY_TYPES[self._kind], count, offset=self._offset).reshape(self.shape)
         array = _widened(array, self._kind)
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -85,14 +86,16 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
                 continue
             choice(who, NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
             shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+            if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+                fail(who, f"a safetensors file in {file} whose sizes are integers >= 0", f"{name} of shape {shape} from {begin} to {end}")
             bytes_each = np.dtype(NUMPY_TYPES[entry["dtype"]]).itemsize
-            whole = end - begin == bytes_each * int(np.prod(shape, dtype=np.int64)) and 8 + length + end <= size and begin >= 0
+            whole = end - begin == bytes_each * math.prod(shape) and 8 + length + end <= size
             if not whole:
                 fail(who, f"a complete safetensors file in {file}, which should hold {name} up to byte {8 + length + end}", f"{size} bytes")
             arrays[name] = OnDisk(file, entry["dtype"], shape, 8 + length + begin)
     except OSError as error:
         raise ValueError(f"{who} needs a file it can read; {file}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ValueError) and str(error).startswith(who):
             raise
         raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error

@@ -64,6 +64,13 @@ def test_a_config_survives_being_written_down():
     assert LoRAConfig.from_dict({}) == LoRAConfig()
 
 
+def test_numpys_integers_are_written_down_too():
+    config = LoRAConfig(r=np.int64(4), alpha=np.float64(3), rank_pattern={"v_proj": np.int32(2)}, layers=[np.int64(0), 1])
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == json.loads(json.dumps(dataclasses.asdict(
+        LoRAConfig(r=4, alpha=3.0, rank_pattern={"v_proj": 2}, layers=(0, 1)))))
+    assert LoRAConfig(layers=np.int64(1)) == LoRAConfig(layers=1)
+
+
 def test_a_config_does_not_share_its_patterns():
     pattern = {"v_proj": 2}
     config = LoRAConfig(rank_pattern=pattern)

@@ -1,5 +1,7 @@
 """Arrays that stay in their files: what they hold when they are read, and files that are no whole safetensors."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -37,6 +39,21 @@ def test_a_file_that_is_cut_short_is_refused_before_anything_is_read(tmp_path, c
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"load_hugging_face needs a .*safetensors"):
         open_arrays(file)
+
+
+@pytest.mark.parametrize("shape", [[-1, -4], [2**70], [0, 2**70], [2**40, 2**40], [2.0, 2], ["4"], [True, 4], {"a": 4}, 4])
+@pytest.mark.parametrize("end", [16, 16.0, -16])
+def test_a_header_whose_sizes_are_none_is_refused_before_anything_is_read(tmp_path, shape, end):
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(ValueError, match=r"load_hugging_face needs a .*safetensors"):
+        open_arrays(tmp_path / "model.safetensors")
+
+
+def test_a_header_too_deep_to_read_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
+    with pytest.raises(ValueError, match=r"load_hugging_face needs a safetensors file"):
+        open_arrays(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -12,6 +12,8 @@ from rich.console import Console
 from byhand.configs.llama import LlamaConfig
 from byhand.finetuning.report import efficiency_report, freeze_report
 from byhand.finetuning.sizes import STORAGES, inventory, weight_bytes, weight_shapes
+from numpy_impl.finetune.lora_linear import LoRALinear
+from numpy_impl.layers.linear import Linear
 from numpy_impl.models.llama import Llama
 
 SIZES = LlamaConfig(vocabulary=11, max_length=8, d_model=8, n_layers=3, n_heads=2, d_hidden=12, attention_bias=True)
@@ -40,6 +42,11 @@ def test_a_model_is_counted_alike_on_both_sides():
     assert (collapsed["blocks.*.attn.q_proj"].modules, collapsed["blocks.*.attn.q_proj"].share) == (3, 1.0)
     assert collapsed["tokens"].trainable == 0 and freeze_report(inventory(numpy_model)).by_name().total == report.total.__class__(
         "total", SIZES.parameters, 216, 4 * SIZES.parameters, len(report.rows))
+
+
+def test_an_adapted_layer_alone_is_one_module():
+    layer = LoRALinear(Linear(4, 3), r=2, alpha=1)
+    assert [(row.name, row.parameters, row.trainable) for row in freeze_report(inventory(layer)).rows] == [("(model)", 15 + 14, 14)]
 
 
 def test_shapes_of_weights_by_module_name():
