@@ -228,19 +228,19 @@ def _dweight(dy: NDArray, x: NDArray, weight: NDArray, moves: _Moves) -> NDArray
 
 
 def _dx(dy: NDArray, weight: NDArray, shape: tuple[int, ...], moves: _Moves) -> NDArray:
-    """(N, C, H, W), which is `shape`."""
+    """(N, C, H, W), which is `shape`: for stride 1 by another convolution, else window by window."""
     (stride, padding, dilation, groups), kernel = moves, weight.shape[2:]
     reach = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
     if max(stride) == 1 and all(p <= r for p, r in zip(padding, reach, strict=True)):
-        # Pixel h goes, times weight[i], into y[h + padding − i·dilation]. So dx[h] is a convolution of dy, whose kernel is turned around
-        # (as i grows, the place in dy falls), in which inputs and outputs have changed places. From dy's first entry, which pixel
-        # dilation·(k − 1) − padding reads with the kernel's last, follows the padding.
+        # Along one axis y[t] = Σ_i w[i] x[t − padding + i·dilation], so pixel h stands in y[h + padding − i·dilation], times w[i], and
+        # dx[h] = Σ_i w[i] dy[h + padding − i·dilation]. With i = k − 1 − j that is Σ_j w[k − 1 − j] dy[h − (reach − padding) + j·dilation]:
+        # a convolution again, of dy, with the kernel turned around, inputs and outputs exchanged, and reach − padding zeros around.
         turned = np.flip(weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2), tuple(range(3, 3 + len(kernel))))
         turned = turned.reshape(shape[1], len(weight) // groups, *kernel)                # (C, O/G, kh, kw)
         return _correlate(dy, turned, moves._replace(padding=tuple(r - p for p, r in zip(padding, reach, strict=True))))
-    # With a stride, dy's entries lie apart from each other. y = matrix @ columns, so dcolumns = matrixᵀ @ dy, and every window gives its
-    # gradient back to the pixels it was copied from. Windows overlap, but their entries (i, j) are all different pixels: one addition
-    # for each (i, j).
+    # With a stride, a pixel is not in every kernel entry's reach. But y = matrix @ columns, so dcolumns = matrixᵀ @ dy, and every window
+    # gives its gradient back to the pixels it was copied from. Windows overlap, but their entries (i, j) are all different pixels: one
+    # addition for each (i, j).
     matrix, dx = _matrix(weight, moves), np.zeros(shape, dy.dtype)
     dpadded = _padded(dx, moves)
     dwindows = _windows(dpadded, kernel, moves)                                          # a view: what is added to it lands in dpadded
