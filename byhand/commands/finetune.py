@@ -49,8 +49,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     NonFiniteError   if a loss or a gradient is not finite; the last checkpoint is whole
     """
     stopped = None if config.resume is None else _Stopped.read(config.resume)
-    if stopped is not None:
-        config = stopped.config
+    config = settled(config) if stopped is None else stopped.config
     base = open_base(str(config.base))
     longest = base.config.max_length - (config.virtual_tokens if config.method == "prompt" else 0)
     behind = f", behind {config.virtual_tokens} virtual tokens" if config.method == "prompt" else ""
@@ -76,7 +75,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     directory = RunDirectory(config.name, out=config.out) if stopped is None else stopped.reopen()
     with directory as run, Display(config.steps, config.every, names) as display:
         if stopped is None:
-            run.describe("config", settled(config).as_dict())
+            run.describe("config", config.as_dict())
         if stopped is None or stopped.about is None:
             seen = dict(name=text.name, bytes=len(text.tokens), sha256=text.digest)
             about = dict(base=base.title, base_sha256=base_digest, text=seen, frozen=frozen, threads=os.environ.get("OMP_NUM_THREADS"))

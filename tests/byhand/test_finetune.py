@@ -84,9 +84,12 @@ def test_a_run_keeps_absolute_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("words.txt").write_text("one two three four\n" * 200)
     options = [word for word in SMALL if word not in ("--text", __file__)]
-    assert run("finetune", "--base", "llama-nano", "--text", "words.txt", "--steps", 2, "--out", "run", *options) == cli.OK
+    assert run("train", "--preset", "llama-nano", "--text", "words.txt", "--steps", 1, "--out", "base", *options) == cli.OK
+    assert run("finetune", "--base", "base", "--text", "words.txt", "--steps", 2, "--out", "run", *options) == cli.OK
+    before = {file.name: file.read_bytes() for file in Path("run/adapter").iterdir()}
     monkeypatch.chdir("/")
     assert run("finetune", "--resume", tmp_path / "run") == cli.OK
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run" / "adapter").iterdir()} == before
 
 
 def test_the_loss_scale_of_a_power_of_two_changes_no_bit(tmp_path):
