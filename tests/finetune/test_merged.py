@@ -1,4 +1,4 @@
-"""What a merged layer must bring through a move, a freeze and a copy, and that merging draws no random numbers."""
+"""What a layer must bring through merging, rests, a move, a freeze and a copy; and that merging draws no random numbers."""
 
 import copy
 import pickle
@@ -98,3 +98,33 @@ def test_a_numpy_layer_is_copied_with_what_is_merged():
         layer.unmerge()
         assert np.array_equal(layer(x), y) and not np.array_equal(other(x), y)
         layer.merge()
+
+
+def test_what_is_frozen_in_an_adapter_stays_frozen():
+    layer, other = LoRALinear(Linear(5, 4), r=2, alpha=3, dora=True), TorchLoRALinear(TorchLinear(5, 4), r=2, alpha=3, dora=True)
+    layer.freeze("*lora_A")
+    other.adapters["default"].lora_A.requires_grad_(False)
+    for one in (layer, other):
+        trained = {"adapters.default.lora_B", "adapters.default.magnitude"}
+        assert trains(one) == trained
+        one.enable("default")
+        one.merge()
+        assert not trains(one)
+        one.unmerge()
+        assert trains(one) == trained
+        one.disable()
+        one.add("second", r=1, alpha=1)
+        assert trains(one) == {"adapters.second.lora_A", "adapters.second.lora_B"}
+        one.enable()
+        assert trains(one) == trained | {"adapters.second.lora_A", "adapters.second.lora_B"}
+        copy.deepcopy(one).remove("second")
+    layer.freeze()
+    other.requires_grad_(False)
+    for one in (layer, other):
+        one.disable()
+        one.enable()
+        assert not trains(one)
+
+
+def trains(layer):
+    return set(layer.parameters()) if isinstance(layer, LoRALinear) else {n for n, p in layer.named_parameters() if p.requires_grad}

@@ -11,7 +11,10 @@ from torch_impl.finetune.lora import lora_scaling
 
 
 class Adapter(nn.Module):
-    """One low-rank update s · B A: parameters lora_A, lora_B and, with DoRA, magnitude; they require gradients only while it runs."""
+    """One low-rank update s · B A: parameters lora_A, lora_B and, with DoRA, magnitude; they require gradients only while it runs.
+
+    Those that a user has frozen stay so when it runs again.
+    """
 
     magnitude: nn.Parameter | None
 
@@ -22,6 +25,18 @@ class Adapter(nn.Module):
         self.r, self.alpha, self.rslora, self.dropout, self.detach_norm = r, alpha, rslora, dropout, detach_norm
         self.scaling = lora_scaling(r, alpha, rslora=rslora)
         self.start: tuple[str, Tensor, Tensor] | None = None     # the name, A and B of a start that took a part of the base with it
+        self._runs = True
+        self._trained: tuple[str, ...] = ()              # while it does not run: what required gradients when it last did
+
+    def run(self, runs: bool) -> None:
+        """Let it run, or let it rest."""
+        if runs and not self._runs:
+            for name in self._trained:
+                self.get_parameter(name).requires_grad_(True)
+        elif self._runs and not runs:
+            self._trained = tuple(name for name, parameter in self.named_parameters() if parameter.requires_grad)
+            self.requires_grad_(False)
+        self._runs = runs
 
     @property
     def dora(self) -> bool:
@@ -31,7 +46,7 @@ class Adapter(nn.Module):
 class _Adapted(nn.Module):
     """y = base(x) + Σ Δ(x)  over the active adapters. The base is frozen when it is wrapped; see the NumPy side for what each method means.
 
-    Whether an adapter's parameters require gradients is set whenever adapters are enabled, merged or taken out again.
+    Whether an adapter's parameters require gradients changes whenever adapters are enabled, merged or taken out again.
     """
 
     base: Any
@@ -182,7 +197,7 @@ class _Adapted(nn.Module):
     def _choose(self, active: tuple[str, ...]) -> None:
         self.active = active
         for name, adapter in self.adapters.items():
-            adapter.requires_grad_(name in active and name not in self.merged)
+            adapter.run(name in active and name not in self.merged)
 
     def _known(self, method: str, names: tuple[str, ...]) -> None:
         for name in names:
