@@ -1,6 +1,8 @@
 """`byhand finetune`: every method on every kind of base, both implementations, options in their order, the configurations that ship."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,18 @@ def test_the_configurations_that_ship_run_with_each_rank(path, r, tmp_path):
 
 def test_four_configurations_ship():
     assert [path.stem for path in CONFIGS] == ["lora_full_attention", "lora_minimal", "lora_mlp", "lora_standard"]
+
+
+def test_the_commands_in_the_documents_are_commands():
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/finetuning.md", "README.md")]
+    shell = "\n".join(block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    commands = [shlex.split(line, comments=True) for line in shell.splitlines() if re.match(r"(\.venv/bin/)?byhand ", line)]
+    assert len(commands) > 15
+    for words in commands:
+        if words[1] != "experiment":                                  # which registers its own only when it is asked for
+            cli.app.parse_args(words[1:], exit_on_error=False, print_error=False)
+            for word in words:
+                assert not word.startswith("examples/") or (ROOT / word).is_file()
 
 
 def test_defaults_then_the_file_then_the_command_line(tmp_path):

@@ -230,3 +230,18 @@ def test_metrics_are_whole_lines(stopped):
         file.write('{"step": 5, "back')
     assert run("finetune", "--resume", stopped) == cli.OK
     assert [json.loads(line)["step"] for line in (stopped / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    from byhand.commands.display import Display
+
+    def step(self, together):
+        if together[0].step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "step", step)
+    out = tmp_path / "run"
+    assert run("finetune", "--base", "llama-nano", "--steps", 4, "--save-every", 2, "--out", out, *SMALL) == cli.INTERRUPTED
+    assert f"byhand finetune --resume {out}" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.undo()
+    assert run("finetune", "--resume", out) == cli.OK

@@ -151,3 +151,11 @@ def test_a_merged_model_has_no_adapter_to_merge(bases, tmp_path, capsys):
     assert "new or empty" in capsys.readouterr().err
     after = load_weights(tmp_path / "merged" / "model.safetensors")
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_an_adapter_of_another_width(bases, tmp_path, capsys):
+    tune(bases / "llama", tmp_path / "run")
+    for command in (["generate"], ["merge", "--out", tmp_path / "no"]):
+        capsys.readouterr()
+        assert run(*command, "llama-nano", "--adapter", tmp_path / "run" / "adapter") == cli.WRONG_USAGE
+        assert "q_proj.lora_A of shape (8, 64); got" in capsys.readouterr().err and not (tmp_path / "no").exists()
