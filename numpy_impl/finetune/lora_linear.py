@@ -14,6 +14,7 @@ from numpy_impl.finetune.lora import lora_delta
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.ops.dropout import dropout as drop
+from numpy_impl.quantize.linear_4bit import Linear4bit
 
 
 class LoRALinear(_Adapted):
@@ -25,7 +26,7 @@ class LoRALinear(_Adapted):
 
     Parameters
     ----------
-    base : Linear, or its quantized like   what the adapters stand on; it is frozen by this
+    base : Linear or Linear4bit   what the adapters stand on; it is frozen by this
     r : int               the rank of the adapter "default"; None adds no adapter yet
     alpha : float         its update counts α/r
     rslora : bool         or α/√r
@@ -55,8 +56,8 @@ class LoRALinear(_Adapted):
 
     def __init__(self, base: Module, *, r: int | None, alpha: float, rslora: bool = False, dropout: float = 0.0, dora: bool = False,
                  detach_norm: bool = True, start: str = "kaiming", rng: np.random.Generator | None = None):
-        if not isinstance(base, Linear) and not hasattr(base, "out_features"):
-            fail("LoRALinear", "base as an affine layer", type(base).__name__)
+        if not isinstance(base, (Linear, Linear4bit)):
+            fail("LoRALinear", "base as an affine layer of this library's", type(base).__name__)
         super().__init__(base)
         if r is not None:
             self.add(r=r, alpha=alpha, rslora=rslora, dropout=dropout, dora=dora, detach_norm=detach_norm, start=start, rng=rng)

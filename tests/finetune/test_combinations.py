@@ -14,6 +14,7 @@ from numpy_impl.finetune.prompt import PromptTuned
 from numpy_impl.models.llama import Llama
 from torch_impl.finetune.bottleneck import apply_bottleneck as torch_bottleneck
 from torch_impl.finetune.ia3 import apply_ia3 as torch_ia3
+from torch_impl.finetune.lora_linear import LoRALinear
 from torch_impl.finetune.manager import apply_lora as torch_lora
 from torch_impl.finetune.manager import merge_lora as torch_merge
 from torch_impl.finetune.prefix_layers import apply_prefix as torch_prefix
@@ -67,3 +68,14 @@ def test_ia3_with_lora_inside_does_not_merge(side):
     with pytest.raises(ValueError, match=r"IA3Linear.merge needs a Linear or a Linear4bit as its base; got a LoRALinear"):
         layer.merge()
     assert not layer.merged and model(ids).shape == (1, 3, 7)
+
+
+def test_layers_of_another_library_are_refused_before_anything_changes():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Embedding(3, 4))
+    for targets in (["0"], ["*"], "all-linear", ["1"]):
+        with pytest.raises(ValueError, match=r"apply_lora needs .*torch\.nn\.modules\.(linear\.Linear|sparse\.Embedding)"):
+            torch_lora(model, LoRAConfig(r=2, targets=targets))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert [type(module) for module in model] == [torch.nn.Linear, torch.nn.Embedding]
+    with pytest.raises(ValueError, match="LoRALinear needs base as an affine layer of this library's; got Linear"):
+        LoRALinear(torch.nn.Linear(3, 4), r=2, alpha=1)

@@ -52,8 +52,9 @@ def tied_tables(model: nn.Module) -> set[str]:
 
 
 def kind_of(module: nn.Module) -> str:
-    """The class of a module, or of what its adapters stand on."""
-    return type(module._original if isinstance(module, _Adapted) else module).__name__
+    """The class of a module, or of what its adapters stand on: ours by its name, any other with where it comes from."""
+    kind = type(module._original if isinstance(module, _Adapted) else module)
+    return kind.__name__ if kind.__module__.startswith("torch_impl.") else f"{kind.__module__}.{kind.__name__}"
 
 
 def own(module: _Adapted, names: Iterable[str]) -> tuple[str, ...]:

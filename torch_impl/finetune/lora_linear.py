@@ -12,6 +12,7 @@ from torch_impl.finetune.dora import dora_delta, dora_norm
 from torch_impl.finetune.lora import lora_delta
 from torch_impl.layers.linear import Linear
 from torch_impl.ops.dropout import dropout as drop
+from torch_impl.quantize.linear_4bit import Linear4bit
 
 
 class LoRALinear(_Adapted):
@@ -23,8 +24,8 @@ class LoRALinear(_Adapted):
 
     def __init__(self, base: nn.Module, *, r: int | None, alpha: float, rslora: bool = False, dropout: float = 0.0, dora: bool = False,
                  detach_norm: bool = True, start: str = "kaiming", rng: torch.Generator | None = None):
-        if not isinstance(base, Linear) and not hasattr(base, "out_features"):
-            fail("LoRALinear", "base as an affine layer", type(base).__name__)
+        if not isinstance(base, (Linear, Linear4bit)):
+            fail("LoRALinear", "base as an affine layer of this library's", type(base).__name__)
         super().__init__(base)
         if r is not None:
             self.add(r=r, alpha=alpha, rslora=rslora, dropout=dropout, dora=dora, detach_norm=detach_norm, start=start, rng=rng)
