@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import choice, demand, floats, of_dtype, same_shape, size
+from byhand.checks import choice, demand, floats, given, of_dtype, same_shape, size
 
 _CHUNK = 32768                        # pairs of values worked on together: they stay in the processor's cache
 _MAGNITUDE = np.uint32(0x7FFFFFFF)    # all bits of a float32 but its sign
@@ -30,6 +30,7 @@ def pack(who: str, x: NDArray, *, block: int, levels: NDArray, codes_of: NDArray
 
     The ranks are the codes, unless `codes_of` (256,) holds a byte of two codes for each byte of two ranks.
     """
+    given(who, x=x)
     floats(who, x=x)
     size(who, block=block)
     with np.errstate(over="ignore"):                  # what is too large for float32 becomes infinite, and is refused as such
@@ -107,6 +108,7 @@ def unpack(who: str, codes: NDArray, *, absmax: NDArray, shape: Sequence[int], b
         size(who, at_least=0, shape=n)
     choice(who, ("float32", "float64"), dtype=np.dtype(dtype).name)
     count = math.prod(shape)
+    given(who, codes=codes, absmax=absmax)
     floats(who, absmax=absmax)
     of_dtype(who, "uint8", codes=codes)
     same_shape(who, (-(-count // 2),), codes=codes)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, exact_rank, floats, of_dtype, same_shape, size
+from byhand.checks import demand, exact_rank, floats, given, of_dtype, same_shape, size
 from numpy_impl.quantize._spaced import spaced
 
 
@@ -75,6 +75,7 @@ def quantize_dynamic(x: NDArray, *, block: int = 256) -> Dynamic8:
     >>> codes, absmax
     (array([255,   0, 219, 142, 131], dtype=uint8), array([2.], dtype=float32))
     """
+    given("quantize_dynamic", x=x)
     floats("quantize_dynamic", x=x)
     size("quantize_dynamic", block=block)
     with np.errstate(over="ignore"):                  # what is too large for float32 becomes infinite, and is refused as such
@@ -127,6 +128,7 @@ def dequantize_dynamic(codes: NDArray, *, absmax: NDArray, block: int = 256) -> 
 
 def _dequantize(who: str, codes: NDArray, absmax: NDArray, block: int) -> NDArray:
     size(who, block=block)
+    given(who, codes=codes, absmax=absmax)
     exact_rank(who, 1, codes=codes)
     of_dtype(who, "uint8", codes=codes)
     floats(who, absmax=absmax)
@@ -161,6 +163,7 @@ def double_quantize(absmax: NDArray, *, block: int = 256) -> DoubleQuantized:
     >>> codes, absmax, offset
     (array([  0, 131, 255], dtype=uint8), array([1.], dtype=float32), array(2., dtype=float32))
     """
+    given("double_quantize", absmax=absmax)
     floats("double_quantize", absmax=absmax)
     exact_rank("double_quantize", 1, absmax=absmax)
     size("double_quantize", block=block)
@@ -196,6 +199,7 @@ def double_dequantize(codes: NDArray, *, absmax: NDArray, offset: NDArray, block
     >>> double_dequantize(codes, absmax=absmax, offset=offset).round(4)
     array([1.007, 2.   , 3.   ], dtype=float32)
     """
+    given("double_dequantize", codes=codes, absmax=absmax, offset=offset)
     floats("double_dequantize", absmax=absmax, offset=offset)
     same_shape("double_dequantize", (), offset=offset)
     return _dequantize("double_dequantize", codes, absmax, block) + offset.astype(np.float32, copy=False)

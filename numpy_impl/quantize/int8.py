@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank, choice, demand, floats, integers, of_dtype, same_shape
+from byhand.checks import at_least_rank, choice, demand, floats, given, integers, of_dtype, same_shape
 from numpy_impl.ops._blocks import blocks
 
 Per = Literal["tensor", "channel", "token"]
@@ -75,7 +75,7 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
     ----------
     codes : (...)      int8
     absmax, per        as `quantize_int8_absmax` returned and took them
-    dtype              of the result
+    dtype              of the result, float32 or float64
 
     Returns
     -------
@@ -83,16 +83,18 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
 
     Raises
     ------
-    ValueError   if codes are not int8, or absmax does not have the shape that `per` asks for
+    ValueError   if codes are not int8, absmax does not have the shape that `per` asks for, or dtype is neither float32 nor float64
 
     Examples
     --------
     >>> dequantize_int8_absmax(np.array([[64, -127]], dtype=np.int8), absmax=np.array([1.27]))
     array([[ 0.64, -1.27]], dtype=float32)
     """
+    given("dequantize_int8_absmax", codes=codes, absmax=absmax)
     of_dtype("dequantize_int8_absmax", "int8", codes=codes)
     floats("dequantize_int8_absmax", absmax=absmax)
     _check_sharing("dequantize_int8_absmax", codes, per, absmax=absmax)
+    choice("dequantize_int8_absmax", ("float32", "float64"), dtype=np.dtype(dtype).name)
     rows = _rows(codes, per)
     scale = _spread(absmax.astype(dtype) / 127, rows)
     x = np.empty(rows.shape, dtype)
@@ -132,6 +134,7 @@ def quantize_int8_zero_point(x: NDArray, *, per: Per = "tensor", signed: bool = 
     >>> codes, scale, zero_point
     (array([  0, 100, 255], dtype=uint8), array(0.01, dtype=float32), array(100, dtype=int32))
     """
+    choice("quantize_int8_zero_point", (False, True), signed=signed)
     rows, low, high = _rows_and_range("quantize_int8_zero_point", x, per)       # (R, W), (G,), (G,)
     scale = high / 255 - low / 255                                              # high − low itself could overflow
     steps = _steps(1, scale)                                                    # codes per unit of x
@@ -156,7 +159,7 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
     ----------
     codes : (...)            uint8 or int8
     scale, zero_point, per   as `quantize_int8_zero_point` returned and took them
-    dtype                    of the result
+    dtype                    of the result, float32 or float64
 
     Returns
     -------
@@ -164,7 +167,8 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
 
     Raises
     ------
-    ValueError   if codes are not uint8 or int8, or scale or zero_point does not have the shape that `per` asks for
+    ValueError   if codes are not uint8 or int8, scale or zero_point does not have the shape that `per` asks for, or dtype is neither
+                 float32 nor float64
 
     Examples
     --------
@@ -172,10 +176,12 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
     >>> dequantize_int8_zero_point(codes, scale=np.array(0.25), zero_point=np.array(100))
     array([-25.  ,   0.  ,  38.75], dtype=float32)
     """
+    given("dequantize_int8_zero_point", codes=codes, scale=scale, zero_point=zero_point)
     of_dtype("dequantize_int8_zero_point", "uint8", "int8", codes=codes)
     floats("dequantize_int8_zero_point", scale=scale)
     integers("dequantize_int8_zero_point", zero_point=zero_point)
     _check_sharing("dequantize_int8_zero_point", codes, per, scale=scale, zero_point=zero_point)
+    choice("dequantize_int8_zero_point", ("float32", "float64"), dtype=np.dtype(dtype).name)
     rows = _rows(codes, per)
     each, zero = (_spread(part.astype(dtype), rows) for part in (scale, zero_point))
     x = np.empty(rows.shape, dtype)
@@ -204,6 +210,7 @@ def _rows(x: NDArray, per: str) -> NDArray:
 
 def _rows_and_range(function: str, x: NDArray, per: str) -> tuple[NDArray, NDArray, NDArray]:
     """The rows (R, W) of x, and min(x, 0) and max(x, 0) of each group in float32: (G,): a group is a row, or everything."""
+    given(function, x=x)
     floats(function, x=x)
     _check_sharing(function, x, per)
     rows = _rows(x, per)

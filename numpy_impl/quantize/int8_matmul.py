@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import at_least_rank, demand, exact_rank, ids_below, of_dtype, same_shape
+from byhand.checks import at_least_rank, demand, exact_rank, given, ids_below, of_dtype, same_shape
 
 _EXACT = 1024   # products summed in float32 at a time
 _OUTPUTS = 512  # rows of b at a time: what they touch stays in the processor's cache
@@ -41,6 +41,8 @@ def int8_matmul(a: NDArray, b: NDArray, *, a_zero_point: NDArray | None = None, 
     >>> int8_matmul(a, b, a_zero_point=np.array(-3))
     array([[ 13081, -13184]], dtype=int32)
     """
+    given("int8_matmul", a=a, b=b)
+    of_dtype("int8_matmul", "int8", "uint8", a=a, b=b)
     at_least_rank("int8_matmul", 1, a=a)
     exact_rank("int8_matmul", 2, b=b)
     same_shape("int8_matmul", (b.shape[0], a.shape[-1]), b=b)
@@ -71,7 +73,6 @@ def int8_matmul(a: NDArray, b: NDArray, *, a_zero_point: NDArray | None = None, 
 
 def _largest(name: str, codes: NDArray, zero_point: NDArray | None, lead: tuple[int, ...]) -> int:
     """How far codes can be from their zero point, once both have been checked."""
-    of_dtype("int8_matmul", "int8", "uint8", **{name: codes})
     lowest = int(np.iinfo(codes.dtype).min)
     ids_below("int8_matmul", lowest + 256, at_least=lowest, **{f"{name}_zero_point": zero_point})
     demand("int8_matmul", zero_point is None or zero_point.shape in ((), lead), f"{name}_zero_point of shape () or {lead}",

@@ -121,6 +121,8 @@ class Linear4bit(Module):
     def _hold(self, linear, kind, block, double):
         _check_options("Linear4bit", kind, block)
         choice("Linear4bit", (False, True), double=double)
+        matrix = getattr(linear, "weight", None)
+        demand("Linear4bit", matrix is not None and matrix.ndim == 2, "a layer whose weight is a matrix", layer=linear)
         self.out_features, self.in_features = linear.weight.shape
         self.kind, self.block, self.double, self.dtype = kind, block, double, linear.weight.dtype
         self.bias = linear.bias

@@ -1,13 +1,14 @@
 """LLM.int8(): 8-bit matrix products with outliers in full precision (Dettmers, Lewis, Belkada and Zettlemoyer 2022, arXiv:2208.07339)."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank, demand, exact_rank, floats, of_dtype, same_shape, size
+from byhand.checks import at_least_rank, demand, exact_rank, floats, given, of_dtype, same_shape, size
 from byhand.noise import Noise
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -57,13 +58,16 @@ def quantize_int8_outliers(x: NDArray, *, threshold: float = 6.0) -> Int8Outlier
     >>> absmax, outliers
     (array([1. , 0.2], dtype=float32), array([False,  True, False]))
     """
+    given("quantize_int8_outliers", x=x)
     floats("quantize_int8_outliers", x=x)
     at_least_rank("quantize_int8_outliers", 1, x=x)
-    demand("quantize_int8_outliers", threshold > 0, "threshold > 0", threshold=threshold)
+    _check_threshold("quantize_int8_outliers", threshold)
     outliers = np.zeros(x.shape[-1:], bool)
-    kept = np.array(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), np.float32)  # (N, I), a copy
+    with np.errstate(over="ignore"):                                              # what float32 cannot hold becomes infinite: an outlier
+        kept = np.array(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), np.float32)  # (N, I), a copy
+        limit = np.float32(threshold)
     for piece in blocks(*kept.shape):
-        large = ~(np.abs(kept[piece]) < threshold)
+        large = ~(np.abs(kept[piece]) < limit)
         if large.any():
             outliers |= large.any(0)
             kept[piece][large] = 0
@@ -105,6 +109,7 @@ def llm_int8_linear(x: NDArray, bias: NDArray | None = None, *, codes: NDArray, 
     array([[   0.25 ,   -0.6  ],
            [  50.101, -100.   ]])
     """
+    given("llm_int8_linear", x=x, codes=codes, absmax=absmax)
     floats("llm_int8_linear", x=x, bias=bias)
     floats("llm_int8_linear", absmax=absmax)
     of_dtype("llm_int8_linear", "int8", codes=codes)
@@ -112,7 +117,7 @@ def llm_int8_linear(x: NDArray, bias: NDArray | None = None, *, codes: NDArray, 
     exact_rank("llm_int8_linear", 2, codes=codes)
     same_shape("llm_int8_linear", (codes.shape[0], x.shape[-1]), codes=codes)
     same_shape("llm_int8_linear", codes.shape[:1], absmax=absmax, bias=bias)
-    demand("llm_int8_linear", threshold > 0, "threshold > 0", threshold=threshold)
+    _check_threshold("llm_int8_linear", threshold)
 
     x_shape, dtype, (outputs, width) = x.shape, x.dtype, codes.shape
     x = x.reshape(math.prod(x_shape[:-1]), width)                              # (N, I)
@@ -138,6 +143,11 @@ def llm_int8_linear(x: NDArray, bias: NDArray | None = None, *, codes: NDArray, 
         return dx.reshape(x_shape), dbias
 
     return y.reshape(*x_shape[:-1], outputs), backward
+
+
+def _check_threshold(function: str, threshold: float) -> None:
+    number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+    demand(function, number and threshold > 0, "threshold > 0", threshold=threshold)
 
 
 class Linear8bit(Module):
@@ -171,16 +181,21 @@ class Linear8bit(Module):
 
     @classmethod
     def from_linear(cls, linear: Any, *, threshold: float = 6.0) -> "Linear8bit":
-        """The 8-bit layer in the place of a `Linear` (anything with a weight (out, in) and a bias or None), which stays as it is."""
+        """The 8-bit layer in the place of a `Linear` (anything with a weight (out, in) and a bias or None), which stays as it is; what is
+        frozen there is frozen here."""
         layer = cls.__new__(cls)
         layer._quantize(linear, threshold)
         return layer
 
     def _quantize(self, linear: Any, threshold: float) -> None:
-        demand("Linear8bit", threshold > 0, "threshold > 0", threshold=threshold)
+        _check_threshold("Linear8bit", threshold)
+        matrix = getattr(linear, "weight", None)
+        demand("Linear8bit", matrix is not None and matrix.ndim == 2, "a layer whose weight is a matrix", layer=linear)
         self.threshold, self._dtype = threshold, linear.weight.dtype
         self.codes, self.absmax = quantize_int8_absmax(linear.weight)
         self.bias = None if linear.bias is None else linear.bias.copy()
+        if self.bias is not None and isinstance(linear, Module) and not linear.trains("bias"):
+            self.freeze("bias")
 
     @property
     def weight(self) -> NDArray:
@@ -189,6 +204,9 @@ class Linear8bit(Module):
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., in) -> y (..., out); backward: dy -> dx, grads. `noise` is not used."""
+        floats("Linear8bit", x=x, bias=self.bias)
+        at_least_rank("Linear8bit", 1, x=x)
+        same_shape("Linear8bit", (*x.shape[:-1], self.codes.shape[1]), x=x)
         y, linear_backward = llm_int8_linear(x, self.bias, codes=self.codes, absmax=self.absmax, threshold=self.threshold)
 
         def backward(dy):

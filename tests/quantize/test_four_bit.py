@@ -165,3 +165,13 @@ def test_every_level_comes_back_from_any_block_size(kind):
         codes, absmax = by_hand.quantize_4bit(x, kind=kind, block=block)
         assert absmax.tolist() == [1.0] * math.ceil(count / block)
         np.testing.assert_array_equal(by_hand.dequantize_4bit(codes, absmax=absmax, shape=(count,), kind=kind, block=block), x)
+
+
+@pytest.mark.parametrize("kind, block, error", [("nf4", 64, 0.0728), ("nf4", 128, 0.0768), ("nf4", 256, 0.0804), ("nf4", 4096, 0.0925),
+                                                ("fp4", 64, 0.0966), ("fp4", 128, 0.1029), ("fp4", 256, 0.1087), ("fp4", 4096, 0.1296)])
+def test_normal_numbers_come_back_with_the_error_that_is_known_for_each_block_size(kind, block, error):
+    """The mean of |x − back|, as bitsandbytes' own tests have measured it."""
+    x = np.random.default_rng(0).standard_normal((512, 1024)).astype(np.float32)
+    codes, absmax = by_hand.quantize_4bit(x, kind=kind, block=block)
+    back = by_hand.dequantize_4bit(codes, absmax=absmax, shape=x.shape, kind=kind, block=block)
+    assert abs(float(np.abs(x - back).mean()) - error) < 0.001

@@ -86,3 +86,12 @@ def test_dequantization_takes_the_dtype_it_is_asked_for(dtype):
 def _there_and_back(x, per):
     codes, scale, zero_point = by_hand.quantize_int8_zero_point(x, per=per)
     return by_hand.dequantize_int8_zero_point(codes, scale=scale, zero_point=zero_point, per=per)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64])
+def test_other_dtypes_are_refused(dtype):
+    codes = np.zeros((2, 3), np.int8)
+    with pytest.raises(ValueError, match="dequantize_int8_absmax needs dtype"):
+        by_hand.dequantize_int8_absmax(codes, absmax=np.ones(2), dtype=dtype)
+    with pytest.raises(ValueError, match="dequantize_int8_zero_point needs dtype"):
+        by_hand.dequantize_int8_zero_point(codes, scale=np.array(1.0), zero_point=np.array(0), dtype=dtype)

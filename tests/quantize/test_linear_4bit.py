@@ -128,6 +128,18 @@ def test_a_weight_that_is_not_finite_is_refused_before_any_layer_is_replaced(val
             make(linear)
 
 
+def test_a_model_without_memory_is_quantized_too():
+    """How a model that does not fit is loaded: made on no device, quantized, and then given the arrays of a file."""
+    want = TorchLlama(CONFIG)
+    names = torch_impl.quantize.linear_4bit.quantize_linears(want, double=True)
+    with torch.device("meta"):
+        model = TorchLlama(CONFIG)
+    assert torch_impl.quantize.linear_4bit.quantize_linears(model, double=True) == names
+    model.load_state_dict(want.state_dict(), assign=True)
+    ids = torch.arange(8)[None]
+    assert torch.equal(model(ids), want(ids))
+
+
 def test_near_names_are_suggested():
     with pytest.raises(ValueError, match="near: q_proj"):
         quantize_linears(Llama(CONFIG), targets=("q_prj",))
@@ -177,6 +189,26 @@ def test_a_cast_leaves_the_scales_alone():
                 assert torch.equal(buffer, want[name])
         assert module.weight.dtype == module.bias.dtype == torch.bfloat16
         assert module(torch.ones(2, 128, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_layer_without_memory_takes_another_s_state(double):
+    want, x = Torch4bit(128, 16, double=double), torch.ones(2, 128)
+    with torch.device("meta"):
+        layer = Torch4bit(128, 16, double=double)
+    assert layer(x.to("meta")).shape == (2, 16)
+    layer.load_state_dict(want.state_dict(), assign=True)
+    assert torch.equal(layer(x), want(x))
+    empty = Torch4bit(128, 16, double=double).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(want.state_dict())
+    assert torch.equal(empty(x), want(x))
+
+
+@pytest.mark.parametrize("wrong", [None, torch.nn.Conv1d(2, 3, 1)])
+def test_only_a_matrix_can_be_held(wrong):
+    for layer in (NumPy4bit, Torch4bit):
+        with pytest.raises(ValueError, match="Linear4bit needs a layer whose weight is a matrix"):
+            layer.from_linear(wrong)
 
 
 def test_strips_begin_anywhere():

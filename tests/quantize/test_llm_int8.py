@@ -116,6 +116,62 @@ def test_a_weight_that_is_not_finite_is_refused():
         by_hand.Linear8bit.from_linear(linear)
 
 
+def test_frozen_and_trained_biases_stay_what_they_were():
+    linear = Linear(8, 4)
+    assert list(by_hand.Linear8bit.from_linear(linear).parameters()) == ["bias"]
+    layer = by_hand.Linear8bit.from_linear(linear.freeze())
+    assert list(layer.parameters()) == []
+    x = np.ones((2, 8), np.float32)
+    assert layer.forward(x)[1](np.ones((2, 4), np.float32))[1] == {}
+    other = torch.nn.Linear(8, 4)
+    assert twin.Linear8bit.from_linear(other).bias.requires_grad
+    assert not twin.Linear8bit.from_linear(other.requires_grad_(False)).bias.requires_grad
+
+
+def test_casts_leave_the_scales_alone():
+    layer = twin.Linear8bit(64, 8)
+    absmax, weight, x = layer.absmax.clone(), layer.weight, torch.randn(3, 64)
+    y = layer(x)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.float32):
+        layer.to(dtype)
+        assert layer.weight.dtype == layer(x.to(dtype)).dtype == dtype
+        assert layer.absmax.dtype == torch.float32 and torch.equal(layer.absmax, absmax)
+    assert torch.equal(layer.weight, weight)
+    assert torch.allclose(layer(x), y, atol=0.01)                              # the bias has been through half precision
+
+
+def test_a_layer_without_memory_takes_another_s_state():
+    want = twin.Linear8bit(64, 8)
+    with torch.device("meta"):
+        layer = twin.Linear8bit(64, 8)
+    layer.load_state_dict(want.state_dict(), assign=True)
+    x = torch.randn(3, 64)
+    assert torch.equal(layer(x), want(x))
+    empty = twin.Linear8bit(64, 8).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(want.state_dict())
+    assert torch.equal(empty(x), want(x))
+
+
+@pytest.mark.parametrize("wrong", [None, torch.nn.Conv1d(2, 3, 1)])
+def test_only_a_matrix_can_be_held(wrong):
+    for layer in (by_hand.Linear8bit, twin.Linear8bit):
+        with pytest.raises(ValueError, match="Linear8bit needs a layer whose weight is a matrix"):
+            layer.from_linear(wrong)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("threshold", [6.0, 1e300, math.inf])
+def test_what_float32_cannot_hold_is_an_outlier_and_no_warning(threshold):
+    x = np.array([[1e300, 0.5], [-1.0, 0.25]])
+    codes, absmax, outliers = by_hand.quantize_int8_outliers(x, threshold=threshold)
+    np.testing.assert_array_equal(outliers, [True, False])
+    np.testing.assert_array_equal(codes, [[0, 127], [0, 32]])
+    np.testing.assert_array_equal(absmax, np.float32([0.5, 1.0]))
+    weight = quantize_int8_absmax(np.eye(2))
+    y, _ = by_hand.llm_int8_linear(x, codes=weight.codes, absmax=weight.absmax, threshold=threshold)
+    np.testing.assert_allclose(y, x, rtol=0.02)
+
+
 def test_both_layers_are_made_from_linear_layers_alike():
     linear = Linear(5, 4, bias=False)
     ours = by_hand.Linear8bit.from_linear(linear, threshold=3.0)

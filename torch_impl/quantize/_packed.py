@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byhand.checks import choice, demand, floats, of_dtype, same_shape, size
+from byhand.checks import choice, demand, floats, given, of_dtype, same_shape, size
 
 Kernel = Literal["auto", "plain", "bitsandbytes"]
 _KERNELS = ("auto", "plain", "bitsandbytes")
@@ -30,6 +30,7 @@ def pack(who: str, x: Tensor, *, block: int, table: Tensor, kind: str, kernel: K
     "auto" is "plain" on every device: the same bytes everywhere. bitsandbytes gives them on a CPU; on CUDA it multiplies a ragged block
     as well, by a reciprocal that is rounded otherwise, and has the sign of FP4's zero from the number, so that a code may differ.
     """
+    given(who, x=x)
     floats(who, x=x)
     size(who, block=block)
     choice(who, _KERNELS, kernel=kernel)
@@ -45,7 +46,7 @@ def pack(who: str, x: Tensor, *, block: int, table: Tensor, kind: str, kernel: K
     largest = full.abs().amax(1)
     last = tail.abs().amax(1).clamp(min=_TINY) if tail.numel() else tail.new_zeros(0)
     absmax = torch.cat([largest, last])
-    demand(who, bool(absmax.isfinite().all()), "x finite in float32", x=x)
+    demand(who, x.is_meta or bool(absmax.isfinite().all()), "x finite in float32", x=x)
 
     scaled = full * (1 / largest.clamp(min=_TINY))[:, None]          # two roundings; a ragged block is divided, with one
     scaled = torch.cat([scaled.view(-1), (tail / last).view(-1)])
@@ -68,6 +69,7 @@ def unpack(
         size(who, at_least=0, shape=n)
     choice(who, ("float16", "bfloat16", "float32", "float64"), dtype=str(dtype).removeprefix("torch."))
     count = math.prod(shape)
+    given(who, codes=codes, absmax=absmax)
     floats(who, absmax=absmax)
     of_dtype(who, "uint8", codes=codes)
     same_shape(who, (-(-count // 2),), codes=codes)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byhand.checks import demand, exact_rank, floats, of_dtype, same_shape, size
+from byhand.checks import demand, exact_rank, floats, given, of_dtype, same_shape, size
 from torch_impl.quantize._spaced import spaced
 
 
@@ -43,10 +43,11 @@ def quantize_dynamic(x: Tensor, *, block: int = 256) -> Dynamic8:
 
     x (...) of any float dtype -> codes (N,) uint8, absmax (⌈N/block⌉,) float32: bitsandbytes' bytes on a CPU.
     """
+    given("quantize_dynamic", x=x)
     floats("quantize_dynamic", x=x)
     size("quantize_dynamic", block=block)
     flat = x.detach().to(torch.float32).reshape(-1)
-    demand("quantize_dynamic", bool(flat.isfinite().all()), "x finite in float32", x=x)
+    demand("quantize_dynamic", x.is_meta or bool(flat.isfinite().all()), "x finite in float32", x=x)
     return _quantize(flat, block)
 
 
@@ -66,6 +67,7 @@ def dequantize_dynamic(codes: Tensor, *, absmax: Tensor, block: int = 256) -> Te
 
 def _dequantize(who: str, codes: Tensor, absmax: Tensor, block: int) -> Tensor:
     size(who, block=block)
+    given(who, codes=codes, absmax=absmax)
     exact_rank(who, 1, codes=codes)
     of_dtype(who, "uint8", codes=codes)
     floats(who, absmax=absmax)
@@ -79,18 +81,21 @@ def double_quantize(absmax: Tensor, *, block: int = 256) -> DoubleQuantized:
 
     absmax (N,) -> codes (N,) uint8, absmax (⌈N/block⌉,) float32, offset () float32, summed in float64 and rounded once.
     """
+    given("double_quantize", absmax=absmax)
     floats("double_quantize", absmax=absmax)
     exact_rank("double_quantize", 1, absmax=absmax)
     size("double_quantize", block=block)
     scales = absmax.detach().to(torch.float32)
     offset = (scales.sum(dtype=torch.float64) / max(len(scales), 1)).float()
     left = scales - offset
-    demand("double_quantize", bool(left.isfinite().all()), "absmax, with and without its mean, finite in float32", absmax=absmax)
+    finite = absmax.is_meta or bool(left.isfinite().all())
+    demand("double_quantize", finite, "absmax, with and without its mean, finite in float32", absmax=absmax)
     return DoubleQuantized(*_quantize(left, block), offset)
 
 
 def double_dequantize(codes: Tensor, *, absmax: Tensor, offset: Tensor, block: int = 256) -> Tensor:
     """absmax of the 4-bit blocks = dequantize_dynamic(codes, absmax) + offset:  (N,) float32."""
+    given("double_dequantize", codes=codes, absmax=absmax, offset=offset)
     floats("double_dequantize", absmax=absmax, offset=offset)
     same_shape("double_dequantize", (), offset=offset)
     return _dequantize("double_dequantize", codes, absmax, block) + offset.to(torch.float32)

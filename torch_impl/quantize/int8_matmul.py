@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from byhand.checks import at_least_rank, choice, demand, exact_rank, ids_below, of_dtype, same_shape
+from byhand.checks import at_least_rank, choice, demand, exact_rank, given, ids_below, of_dtype, same_shape
 
 
 def int8_matmul(a: Tensor, b: Tensor, *, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None,
@@ -18,6 +18,8 @@ def int8_matmul(a: Tensor, b: Tensor, *, a_zero_point: Tensor | None = None, b_z
     kernel : "int_mm" multiplies on the processor's 8-bit units (on CUDA with more than 16 rows, and K and O multiples of 8; elsewhere with
              K > 1); "plain" in float64, which is exact up to 2⁵³; "auto" takes int_mm where it serves and is the faster.
     """
+    given("int8_matmul", a=a, b=b)
+    of_dtype("int8_matmul", "int8", "uint8", a=a, b=b)
     at_least_rank("int8_matmul", 1, a=a)
     exact_rank("int8_matmul", 2, b=b)
     same_shape("int8_matmul", (b.shape[0], a.shape[-1]), b=b)
@@ -59,7 +61,6 @@ def _row(zero_point: Tensor | None, codes: Tensor) -> Tensor:
 
 def _largest(name: str, codes: Tensor, zero_point: Tensor | None, lead: tuple[int, ...]) -> int:
     """How far codes can be from their zero point, once both have been checked."""
-    of_dtype("int8_matmul", "int8", "uint8", **{name: codes})
     lowest = torch.iinfo(codes.dtype).min
     ids_below("int8_matmul", lowest + 256, at_least=lowest, **{f"{name}_zero_point": zero_point})
     demand("int8_matmul", zero_point is None or tuple(zero_point.shape) in ((), lead), f"{name}_zero_point of shape () or {lead}",

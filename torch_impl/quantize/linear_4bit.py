@@ -78,6 +78,8 @@ class Linear4bit(nn.Module):
         _check_options("Linear4bit", kind, block)
         choice("Linear4bit", (False, True), double=double)
         choice("Linear4bit", _KERNELS, kernel=kernel)
+        matrix = getattr(linear, "weight", None)
+        demand("Linear4bit", matrix is not None and matrix.ndim == 2, "a layer whose weight is a matrix", layer=linear)
         self.out_features, self.in_features = linear.weight.shape
         self.kind, self.block, self.double, self.dtype, self.kernel = kind, block, double, linear.weight.dtype, kernel
         self.bias = linear.bias
@@ -135,8 +137,8 @@ def quantize_linears(model: nn.Module, *, targets: Sequence[str] = ("*",), exclu
     choice("quantize_linears", (False, True), double=double)
     for name in names:
         weight = linears[name].weight.detach()
-        largest = weight.abs().max().item()                                     # NaN is not below anything
-        demand("quantize_linears", largest <= torch.finfo(torch.float32).max, f"{name}.weight finite in float32", weight=weight)
+        finite = weight.is_meta or weight.abs().max().item() <= torch.finfo(torch.float32).max    # NaN is not below anything
+        demand("quantize_linears", finite, f"{name}.weight finite in float32", weight=weight)
     for name in names:
         parent, _, child = name.rpartition(".")
         # popped, so that nothing here keeps the matrix alive that has just been replaced

@@ -50,6 +50,7 @@ def dynamic_map(draw):
         dict(x=np.array([1.0, np.inf, 2.0])),
         dict(x=array(2, 3), block=0),
         dict(x=array(2, 3), block=1.5),
+        dict(x=None),
     ],
     equivalent=_EQUIVALENT,
 )
@@ -72,6 +73,8 @@ _REFUSED = [
     dict(codes=ids(3, below=256), absmax=array(1)),
     dict(codes=codes((3,)), absmax=ids(1, below=5)),
     dict(codes=codes((3,)), absmax=array(1), block=0),
+    dict(codes=None, absmax=array(1)),
+    dict(codes=codes((3,)), absmax=None),
 ]
 
 
@@ -101,6 +104,7 @@ def _beyond_half_a_step(side, absmax, **options):
         dict(absmax=np.array([1.0, np.inf])),
         dict(absmax=np.array([3e38, 3e38, -3e38])),
         dict(absmax=array(3), block=0),
+        dict(absmax=None),
     ],
     equivalent=_EQUIVALENT,
 )
@@ -113,7 +117,10 @@ def double_quantize(draw):
 @case(
     "quantize.double_dequantize",
     gradient=False,
-    refuses=[bad | dict(offset=array()) for bad in _REFUSED] + [dict(codes=codes((3,)), absmax=array(1), offset=array(1))],
+    refuses=[bad | dict(offset=array()) for bad in _REFUSED] + [
+        dict(codes=codes((3,)), absmax=array(1), offset=array(1)),
+        dict(codes=codes((3,)), absmax=array(1), offset=None),
+    ],
 )
 def double_dequantize(draw):
     return _dequantized(draw) | dict(offset=array())

@@ -47,8 +47,9 @@ def _of_scales(shape, per):
 _EQUIVALENT = {"np.where(np.isfinite(steps), steps, 0) -> np.where(np.isfinite(steps), steps, 1)":
                "the numbers are below 4e-37 there: 0 or 1 code a unit, they round to 0"}
 
-_REFUSES_X = [
+_REFUSES_X: list[dict] = [
     dict(x=array()),
+    dict(x=None),
     dict(x=array(), per="channel"),
     dict(x=array(2, 3), per="row"),
     dict(x=codes((2, 3)), per="token"),
@@ -78,6 +79,8 @@ def quantize_int8_absmax(draw):
         dict(codes=codes((2, 3, 4)), absmax=array(2, 3), per="channel"),
         dict(codes=codes((2, 3)), absmax=array(2), per="row"),
         dict(codes=codes(()), absmax=array()),
+        dict(codes=None, absmax=array(2)),
+        dict(codes=codes((2, 3)), absmax=None),
     ],
 )
 def dequantize_int8_absmax(draw):
@@ -85,8 +88,8 @@ def dequantize_int8_absmax(draw):
     return dict(codes=codes(shape), absmax=array(*_of_scales(shape, way)), **per)
 
 
-@case("quantize.quantize_int8_zero_point", gradient=False, bench=dict(x=array(4096, 4096)), refuses=_REFUSES_X[1:],
-      equivalent=_EQUIVALENT)
+@case("quantize.quantize_int8_zero_point", gradient=False, bench=dict(x=array(4096, 4096)),
+      refuses=[*_REFUSES_X[1:], dict(x=array(2), signed="no")], equivalent=_EQUIVALENT)
 def quantize_int8_zero_point(draw):
     shape, _, per = _draw(draw, "tensor")
     one_sided = draw(one_of({}, dict(low=0.5, high=2.0), dict(low=-1.0, high=-0.25)))
@@ -106,6 +109,7 @@ def quantize_int8_zero_point(draw):
         dict(codes=codes((2, 3)), scale=array(), zero_point=np.array([3, 4])),
         dict(codes=codes((2, 3)), scale=array(2), zero_point=np.array(3), per="token"),
         dict(codes=codes((2, 3)), scale=array(2), zero_point=np.array([3, 4]), per="row"),
+        dict(codes=codes((2, 3)), scale=array(), zero_point=None),
     ],
 )
 def dequantize_int8_zero_point(draw):

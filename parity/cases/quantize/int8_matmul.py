@@ -30,6 +30,8 @@ class partly_zero(codes):
     bench=dict(a=codes((512, 4096)), b=codes((4096, 4096))),
     refuses=[
         dict(a=codes(()), b=codes((2, 3))),
+        dict(a=[[1, 2, 3]], b=codes((2, 3))),
+        dict(a=codes((2, 3)), b=None),
         dict(a=codes((2, 3)), b=codes((3,))),
         dict(a=codes((2, 3)), b=codes((2, 4))),
         dict(a=codes((2, 3), "int32"), b=codes((2, 3))),

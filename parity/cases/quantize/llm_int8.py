@@ -39,6 +39,10 @@ _threshold = left_out(one_of(6.0, 2.0, 0.5, 1e-6, math.inf))
         dict(x=array(2, 3), threshold=0.0),
         dict(x=array(2, 3), threshold=-1.0),
         dict(x=array(2, 3), threshold=math.nan),
+        dict(x=array(2, 3), threshold="6"),
+        dict(x=array(2, 3), threshold=True),
+        dict(x=array(2, 3), threshold=None),
+        dict(x=None),
     ],
 )
 def quantize_int8_outliers(draw):
@@ -66,6 +70,8 @@ def quantize_int8_outliers(draw):
         dict(x=array(4, 3), codes=codes((2, 3)), absmax=array(2), bias=array(3)),
         dict(x=array(4, 3), codes=codes((2, 3)), absmax=array(2), threshold=0.0),
         dict(x=array(4, 3), codes=codes((2, 3)), absmax=array(2), threshold=math.nan),
+        dict(x=array(4, 3), codes=None, absmax=array(2)),
+        dict(x=array(4, 3), codes=codes((2, 3)), absmax=None),
         dict(x=array(1, 131072), codes=codes((1, 131072)), absmax=array(1)),
     ],
 )
@@ -109,6 +115,8 @@ def _replaces_a_linear_layer(side, module, x, noise=None):
         dict(init=dict(in_features=2, out_features=0)),
         dict(init=dict(in_features=2, out_features=2, threshold=0.0)),
         dict(init=dict(in_features=3, out_features=2), call=dict(x=array(4, 2))),
+        dict(init=dict(in_features=3, out_features=2), call=dict(x=array())),
+        dict(init=dict(in_features=3, out_features=2), call=dict(x=codes((4, 3)))),
     ],
 )
 def linear_8bit(draw):

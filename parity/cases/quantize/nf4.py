@@ -25,6 +25,7 @@ def nf4_table(draw):
         dict(x=array(2, 3), block=-64),
         dict(x=array(2, 3), block=2.0),
         dict(x=array(2, 3), block=True),
+        dict(x=None),
     ],
 )
 def quantize_nf4(draw):
@@ -59,6 +60,8 @@ def _in_parts(side, codes, absmax, shape, block=64):
         dict(codes=codes((4,)), absmax=array(1), shape=8),
         dict(codes=codes((4,)), absmax=array(1), shape=(-2, -4)),
         dict(codes=codes((4,)), absmax=array(1), shape=(2, 4), block=0),
+        dict(codes=None, absmax=array(1), shape=(2, 4)),
+        dict(codes=codes((4,)), absmax=None, shape=(2, 4)),
     ],
 )
 def dequantize_nf4(draw):
