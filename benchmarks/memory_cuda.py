@@ -34,7 +34,7 @@ def _byhand(config: LlamaConfig) -> tuple[list[nn.Parameter], Callable[[Tensor],
     """Our twin: bfloat16, blocks quantized one by one as they are made on the device, recompute."""
     from torch_impl.finetune.manager import apply_lora
     from torch_impl.models.llama import Llama
-    from torch_impl.quantize.linear_4bit import quantize_linears
+    from torch_impl.quantize.quantize_linears import quantize_linears
 
     def prepare(block: nn.Module) -> nn.Module:
         quantize_linears(block, kind="nf4", double=True)

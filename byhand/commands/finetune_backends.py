@@ -169,7 +169,7 @@ def numpy_base(base: Base, quantized: Quantization | None, *, dtype: str = "floa
     """The base on the NumPy side, every block quantized, if that is wished, before the next one is made."""
     from numpy_impl.models.gpt2 import GPT2
     from numpy_impl.models.llama import Llama
-    from numpy_impl.quantize.linear_4bit import quantize_linears
+    from numpy_impl.quantize.quantize_linears import quantize_linears
 
     make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
     prepare = one_by_one(base, _quantizer(quantized, quantize_linears), lambda block, state: block.load_state_dict(state))
@@ -187,7 +187,7 @@ def torch_base(config: FinetuneConfig, base: Base) -> Any:
 
     from torch_impl.models.gpt2 import GPT2
     from torch_impl.models.llama import Llama
-    from torch_impl.quantize.linear_4bit import quantize_linears
+    from torch_impl.quantize.quantize_linears import quantize_linears
 
     make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
     return make(dataclasses.replace(base.config, dropout=config.dropout), dtype=getattr(torch, config.dtype),

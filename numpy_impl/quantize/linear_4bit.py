@@ -1,15 +1,14 @@
 """The affine layer whose weights are held in four bits (QLoRA: Dettmers et al. 2023, arXiv:2305.14314, equation 5)."""
 
-import fnmatch
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank, choice, demand, floats, matching, of_dtype, same_shape, size
+from byhand.checks import at_least_rank, choice, demand, floats, of_dtype, same_shape, size
 from byhand.noise import Noise
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
@@ -173,48 +172,6 @@ class Linear4bit(Module):
             return dx, self.grads(bias=dbias)
 
         return y, backward
-
-
-def quantize_linears(model: Module, *, targets: Sequence[str] = ("*",), exclude: Sequence[str] = ("head",), kind: Kind = "nf4",
-                     block: int = 64, double: bool = False) -> list[str]:
-    """Put a Linear4bit in the place of every Linear below `model` whose name is taken, one at a time; the others stay as they are.
-
-    Parameters
-    ----------
-    model : Module       changed in place
-    targets : tuple      names or shell patterns, which take a dotted name whole or from a dot on: ``("q_proj", "blocks.*.mlp.*")``
-    exclude : tuple      the same, of names that are not taken; the head is usually left in full precision
-    kind, block, double  as in `Linear4bit`
-
-    Returns
-    -------
-    names : list of str   of the layers that were replaced
-
-    Raises
-    ------
-    ValueError   if a target takes no Linear, a weight is not finite or an option is out of range; nothing has been replaced then
-
-    Examples
-    --------
-    >>> from numpy_impl.layers.feed_forward import FeedForward
-    >>> mlp = FeedForward(8, 32)
-    >>> quantize_linears(mlp, targets=("up_proj",)), type(mlp.up_proj).__name__
-    (['up_proj'], 'Linear4bit')
-    """
-    linears = {name: module for name, module in model.modules() if isinstance(module, Linear)}
-    taken = matching("quantize_linears", linears, of="linear layers", targets=targets)
-    demand("quantize_linears", isinstance(exclude, (tuple, list)), "exclude as a tuple of names or patterns", exclude=exclude)
-    names = [n for n in taken if not any(fnmatch.fnmatchcase(n, p) or fnmatch.fnmatchcase(n, f"*.{p}") for p in exclude)]
-    _check_options("quantize_linears", kind, block)
-    choice("quantize_linears", (False, True), double=double)
-    for name in names:
-        weight = linears[name].weight
-        largest = max(float(weight.max()), -float(weight.min()))            # a NaN is not below anything
-        demand("quantize_linears", largest <= np.finfo(np.float32).max, f"{name}.weight finite in float32", weight=weight)
-    for name in names:
-        # popped, so that nothing here keeps the matrix alive that has just been replaced
-        model.replace_child(name, Linear4bit.from_linear(linears.pop(name), kind=kind, block=block, double=double))
-    return names
 
 
 def _linear(x: NDArray, bias: NDArray | None, out_features: int, strips: Callable) -> tuple[NDArray, Callable]:

@@ -31,7 +31,8 @@ from numpy_impl.layers.module import flatten
 from numpy_impl.layers.stack import Stack
 from numpy_impl.models.llama import Llama
 from numpy_impl.optim.adamw import AdamW
-from numpy_impl.quantize.linear_4bit import Linear4bit, quantize_linears
+from numpy_impl.quantize.linear_4bit import Linear4bit
+from numpy_impl.quantize.quantize_linears import quantize_linears
 
 SIZES = LlamaConfig(vocabulary=13, max_length=8, d_model=8, n_layers=2, n_heads=2, d_hidden=12, attention_bias=True)
 IDS, TARGETS = np.array([[1, 5, 2, 7, 12]]), np.array([[5, 2, 7, 12, 0]])

@@ -1,16 +1,15 @@
 """The affine layer whose weights are held in four bits (QLoRA: Dettmers et al. 2023, arXiv:2305.14314, equation 5)."""
 
-import fnmatch
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from byhand.checks import at_least_rank, choice, demand, fail, floats, matching, of_dtype, same_shape, size
+from byhand.checks import at_least_rank, choice, demand, fail, floats, of_dtype, same_shape, size
 from byhand.noise import Noise
 from torch_impl.layers.linear import Linear
 from torch_impl.quantize.double import double_dequantize, double_quantize, dynamic_map
@@ -124,26 +123,6 @@ class Linear4bit(nn.Module):
             scales = {name: getattr(self, name) for name in (_DOUBLE if self.double else ("absmax",))}
             return _matmul_4bit(x, self.bias, self.codes, shape, self.kind, self.block, **scales)
         return _linear(x, self.bias, functools.partial(self._strips, x.dtype), self.out_features)
-
-
-def quantize_linears(model: nn.Module, *, targets: Sequence[str] = ("*",), exclude: Sequence[str] = ("head",), kind: Kind = "nf4",
-                     block: int = 64, double: bool = False) -> list[str]:
-    """Put a Linear4bit in the place of every Linear below `model` whose name `targets` take and `exclude` do not; return their names."""
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, Linear) and name}
-    taken = matching("quantize_linears", linears, of="linear layers", targets=targets)
-    demand("quantize_linears", isinstance(exclude, (tuple, list)), "exclude as a tuple of names or patterns", exclude=exclude)
-    names = [n for n in taken if not any(fnmatch.fnmatchcase(n, p) or fnmatch.fnmatchcase(n, f"*.{p}") for p in exclude)]
-    _check_options("quantize_linears", kind, block)
-    choice("quantize_linears", (False, True), double=double)
-    for name in names:
-        weight = linears[name].weight.detach()
-        finite = weight.is_meta or weight.abs().max().item() <= torch.finfo(torch.float32).max    # NaN is not below anything
-        demand("quantize_linears", finite, f"{name}.weight finite in float32", weight=weight)
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        # popped, so that nothing here keeps the matrix alive that has just been replaced
-        setattr(model.get_submodule(parent), child, Linear4bit.from_linear(linears.pop(name), kind=kind, block=block, double=double))
-    return names
 
 
 def _linear(x: Tensor, bias: Tensor | None, strips: Callable, out_features: int) -> Tensor:
