@@ -45,6 +45,8 @@ def window_is_a_mask(side, module, x, bias=None, rotary=None, mask=None, causal=
     seen = seen if mask is None else mask & seen
     common = dict(rotary=rotary, causal=causal)
     yield "a mask", module(x, bias, mask=mask, noise=noise, **common), other(x, bias, mask=seen, noise=noise, **common)
+    slopes = side.array(0.3 * ahead)
+    yield "a mask, and a bias", module(x, slopes, **common), other(x, slopes, mask=side.array(band), **common)
     other.dropout, noise = 0.4, Noise(seed=3)
     yield "a mask, and dropout", dropping(x, noise=noise, **common), other(x, mask=side.array(band), noise=noise, **common)
 
@@ -96,7 +98,7 @@ def grouped_query_attention(draw):
     shape = draw(one_of((t, t), (1, t), (heads, t, t), (heads, 1, t)))
     reach = one_of(None, 0, 1, 2)
     # Mask, bias, sinks, dropout: beside any of them, a window is computed in another way.
-    joined = draw(one_of((), ("mask",), ("bias",), ("dropout",), ("sinks",), ("mask", "bias", "dropout", "sinks")))
+    joined = draw(one_of((), (), ("mask",), ("bias",), ("dropout",), ("sinks",), ("mask", "bias", "dropout", "sinks")))
     drops = "a share" if "dropout" in joined else draw(one_of("no share", "no noise"))
     return dict(
         init=dict(
