@@ -74,11 +74,13 @@ def save(directory: str | os.PathLike, step: int, *, arrays: Mapping[str, Mappin
     who = "checkpoint.save"
     size(who, at_least=0, step=step)
     size(who, keep=keep)
+    demand(who, isinstance(arrays, Mapping), "arrays as a dict of dicts by name", arrays=arrays)
+    demand(who, isinstance(values or {}, Mapping), "values as a dict by name", values=values)
+    for stem in (*arrays, *(values or {})):
+        demand(who, isinstance(stem, str) and re.fullmatch(r"[\w-]+", stem) is not None, "names of letters, digits, - and _", name=stem)
+    demand(who, "manifest" not in (values or {}), "another name for values: manifest.json tells what the files hold", name="manifest")
     texts = {f"{stem}.json": _text(who, stem, value) for stem, value in (values or {}).items()}
     groups = {f"{stem}.safetensors": _saveable(who, stem, group) for stem, group in arrays.items()}
-    for name in (*texts, *groups):
-        stem = name.rpartition(".")[0]
-        demand(who, re.fullmatch(r"[\w-]+", stem) is not None and name != "manifest.json", "names of letters, digits, - and _", name=stem)
     directory = Path(directory)
     with _named(who, directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -127,6 +129,8 @@ def latest(directory: str | os.PathLike) -> Path | None:
     try:
         _verified("checkpoint.latest", path)
     except ValueError as error:
+        if not path.exists():                        # the run has gone on while we looked: there are newer ones
+            return latest(directory)
         back = f"to go on from {steps[-2][1].name}" if len(steps) > 1 else "to begin anew"
         raise ValueError(f"{error} (remove {path} {back})") from error
     return path
@@ -183,7 +187,9 @@ def _sweep(directory: Path) -> None:
 def _saveable(who: str, stem: str, group: Mapping[str, NDArray]) -> dict[str, NDArray]:
     demand(who, isinstance(group, Mapping), f"{stem} as a dict of arrays by name", **{stem: group})
     for name, array in group.items():
-        good = isinstance(name, str) and isinstance(array, np.ndarray) and array.dtype.name in _DTYPES.values()
+        named = isinstance(name, str) and name != "__metadata__" and name.encode(errors="ignore").decode() == name
+        demand(who, named, "names that UTF-8 can hold, and not __metadata__, which the format keeps for itself", name=name)
+        good = isinstance(array, np.ndarray) and array.dtype.name in _DTYPES.values()
         demand(who, good, f"arrays of {', '.join(_DTYPES.values())}, by name", **{str(name): array})
     return {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in group.items()}  # the file is memory as it lies
 

@@ -99,7 +99,10 @@ def settled(who: str, path: Path, want: Mapping[str, Any] | None) -> Path:
 def nothing_else(who: str, directory: Path, names: Iterable[str]) -> None:
     """Refuse a directory that holds other files than these and the manifest; hidden ones are left alone."""
     known = {MANIFEST, *names}
-    extra = sorted(path.name for path in directory.iterdir() if path.name not in known and not path.name.startswith("."))
+    try:
+        extra = sorted(path.name for path in directory.iterdir() if path.name not in known and not path.name.startswith("."))
+    except OSError as error:
+        raise ValueError(f"{who} needs {directory}: {error.strerror}") from error
     if extra:
         fail(who, f"nothing in {directory} but what its {MANIFEST} lists", ", ".join(extra))
 

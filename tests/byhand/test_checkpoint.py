@@ -116,6 +116,30 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         checkpoint.load(tmp_path / "nothing")
 
 
+def test_readers_beside_a_run_get_a_whole_checkpoint_or_a_named_error(tmp_path, monkeypatch):
+    """The newest one when a reader looked may be gone when it reads: `latest` looks again, `load` says which."""
+    first = checkpoint.save(tmp_path, 1, arrays=arrays(1))
+    verify, seen = checkpoint.verify, []
+
+    def overtaken(who, path, files):
+        seen.append(path.name)
+        if len(seen) == 1:
+            verify(who, path, files)
+            checkpoint.save(tmp_path, 2, arrays=arrays(2), keep=1)       # removes what has just been verified
+            return
+        verify(who, path, files)
+
+    monkeypatch.setattr(checkpoint, "verify", overtaken)
+    assert checkpoint.latest(tmp_path).name == "step-000002"
+    assert seen == ["step-000001", "step-000002"]
+    seen.clear()
+    (tmp_path / "step-000002").rename(first)
+    shutil.rmtree(first)
+    first = checkpoint.save(tmp_path, 1, arrays=arrays(1))
+    with pytest.raises(ValueError, match=r"checkpoint\.load needs .*step-000001: No such file"):
+        checkpoint.load(first)
+
+
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
@@ -127,7 +151,13 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         (dict(arrays={"w": {"a": np.array([None])}}), "got a object"),
         (dict(arrays={"w": {"a": np.ones(2, "complex128")}}), "got a complex128"),
         (dict(arrays={"../w": {}}), "names of letters"),
-        (dict(values={"manifest": {}}), "names of letters"),
+        (dict(arrays={5: {}}), "names of letters"),
+        (dict(arrays=None), "arrays as a dict"),
+        (dict(arrays={"w": {"__metadata__": np.ones(2)}}), "not __metadata__, which the format keeps for itself"),
+        (dict(arrays={"w": {"\ud800": np.ones(2)}}), "names that UTF-8 can hold"),
+        (dict(arrays={"w": {7: np.ones(2)}}), "names that UTF-8 can hold"),
+        (dict(values={"manifest": {}}), "another name for values"),
+        (dict(values=[1]), "values as a dict"),
         (dict(values={"v": {1: 2}}), "text for keys"),
         (dict(values={"v": np.ones(2)}), "what JSON can hold"),
     ],
