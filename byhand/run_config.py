@@ -61,12 +61,14 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is float and isinstance(value, int) and not isinstance(value, bool):
+                demand(who, abs(value) < 1 << 1023, f"{field.name} as a number that a float can hold", **{field.name: value})
                 object.__setattr__(self, field.name, float(value))  # a file may say 1 for 1.0
             if field.type is bool:
                 demand(who, isinstance(value, bool), f"{field.name} as true or false", **{field.name: value})
             if field.type in (str, str | None):
                 kinds = (str,) if field.type is str else (str, type(None))
-                demand(who, isinstance(value, kinds), f"{field.name} as text", **{field.name: value})
+                quotes = " (yes, no, on and off mean true and false in YAML, unless they stand in quotes)" if isinstance(value, bool) else ""
+                demand(who, isinstance(value, kinds), f"{field.name} as text{quotes}", **{field.name: value})
             if typing.get_origin(field.type) is Literal:
                 choice(who, typing.get_args(field.type), **{field.name: value})
         demand(who, self.backend != "numpy" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
@@ -113,12 +115,13 @@ def read(who: str, path: str | Path) -> dict[str, Any]:
     ValueError   if it does not exist, is of another kind, cannot be parsed, or is not a map of names to values
     """
     path = Path(path)
-    choice(who, (".json", ".yaml", ".yml"), **{f"{path}, a configuration with an ending": path.suffix})
+    kind = path.suffix.lower()
+    demand(who, kind in (".json", ".yaml", ".yml"), "a configuration in a .json, .yaml or .yml file", path=str(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")         # some editors put the mark before the text that the name speaks of
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{who} needs a configuration it can read; {path}: {getattr(error, 'strerror', None) or error}") from error
-    parsed = _parse_json(who, path, text) if path.suffix == ".json" else _parse_yaml(who, path, text)
+    parsed = _parse_json(who, path, text) if kind == ".json" else _parse_yaml(who, path, text)
     demand(who, isinstance(parsed, Mapping), f"names and values in {path}", content=parsed)
     return dict(parsed)
 
@@ -132,10 +135,20 @@ def _known(what: str, given: Mapping[str, Any], names: list[str]) -> None:
             raise ValueError(f"{what} has an unknown option {name!r}{hint}")
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of a JSON object; json would take the last of two values without a word."""
+    seen: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in seen:
+            raise ValueError(f"{name!r} is given a second time")
+        seen[name] = value
+    return seen
+
+
 def _parse_json(who: str, path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{who} needs JSON in {path}; {error}") from error
 
 

@@ -87,6 +87,8 @@ def _scalar(text: str, kind: str, line: int) -> None:
     if kind == "int" and _OCTAL.fullmatch(text):
         value = int(text.replace("_", ""), 8)
         raise YamlError(f"line {line}: YAML takes {text} for {value}, a number to base 8; write {value}, or what is meant")
+    if kind == "float" and "inf" not in text.lower() and math.isinf(_float(text) or 0):
+        raise YamlError(f"line {line}: YAML takes {text} for infinity, because no float is so large; write .inf if that is meant")
     if kind in ("int", "float") and _BASE_60.fullmatch(text):
         raise YamlError(f"line {line}: YAML takes {text} for a number to base 60; write '{text}' if it is text")
 
@@ -99,9 +101,11 @@ def _float(text: str) -> float | None:
 
 
 def _written(text: str, number: float) -> str:
-    """The number as YAML 1.1 has it: with a point, and a sign in the exponent."""
+    """The number as YAML 1.1 has it: with no 0 before an integer, and a point, and a sign in the exponent, if it is none."""
     if not math.isfinite(number):
         return ".nan" if math.isnan(number) else ".inf" if number > 0 else "-.inf"
+    if text.lstrip("+-").replace("_", "").isdecimal():      # 08, which is no number to base 8
+        return str(int(text))
     mantissa, e, exponent = text.lower().replace("_", "").partition("e")
     mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
     return f"{mantissa}{e}{exponent if not e or exponent[0] in '+-' else f'+{exponent}'}"

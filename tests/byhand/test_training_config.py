@@ -62,7 +62,9 @@ def test_yaml_is_read_where_pyyaml_is_installed(tmp_path, monkeypatch):
         ({"accumulate": 33}, r"accumulate <= batch \(32\)"),
         ({"threads": 0}, "threads as an integer >= 1"),
         ({"seed": 1 << 64}, "seed < 2\\^64"),
-        ({"text": 3}, "text as text"),
+        ({"text": 3}, "text as text; got text 3"),
+        ({"text": False}, "text as text .yes, no, on and off mean true and false in YAML, unless they stand in quotes.; got text False"),
+        ({"lr": 10**400}, "lr as a number that a float can hold"),
         ({"prompt": ""}, "a prompt of at least one byte"),
         ({"name": "a/b"}, "a name without slashes"),
         ([1], "names and values in"),
@@ -78,11 +80,18 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"missing\.json: No such file"):
         resolve(tmp_path / "missing.json")
     (tmp_path / "run.toml").touch()
-    with pytest.raises(ValueError, match=r"an ending from '\.json', '\.yaml', '\.yml'"):
+    with pytest.raises(ValueError, match=r"a configuration in a \.json, \.yaml or \.yml file; got path '.*run\.toml'"):
         resolve(tmp_path / "run.toml")
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"needs JSON in .*run\.json; .*line 1"):
         resolve(tmp_path / "run.json")
+    for content, complaint in (('{"steps": 1, "steps": 2}', "'steps' is given a second time"), ("[" * 100_000, "recursion"),
+                               ('{"steps": ' + "9" * 5000 + "}", "4300 digits")):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ValueError, match=f"needs JSON in .*{complaint}"):
+            resolve(tmp_path / "run.json")
+    (tmp_path / "run.JSON").write_text('\ufeff{"steps": 7}', encoding="utf-8")     # as some editors write it
+    assert resolve(tmp_path / "run.JSON").steps == 7
     (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="a configuration it can read"):
         resolve(tmp_path / "run.json")
