@@ -64,7 +64,7 @@ def load(path: str | os.PathLike | None = None) -> Corpus:
     if path == "list-operations":
         return _corpus("nested list operations", [list_operations.text(_LIST_OPERATIONS, seed=0).encode()])
     root = Path(path)
-    demand("corpus.load", root.exists(), f"a file or a directory that exists, or one of {', '.join(NAMES)}", path=str(path))
+    demand("corpus.load", os.fspath(path) != "" and root.exists(), f"a file or a directory that exists, or one of {', '.join(NAMES)}", path=str(path))
     return _join(str(root), root, [root] if root.is_file() else _walk(root))
 
 
@@ -108,10 +108,14 @@ def _windows(tokens: NDArray, starts: list[int], length: int) -> Batch:
 
 def _walk(root: Path, without: Collection[str] = (), suffix: str = "") -> Iterator[Path]:
     found = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if name not in without and name != "__pycache__" and not name.startswith(".")]
         found += [Path(folder, name) for name in files if name.endswith(suffix) and not name.startswith(".")]
     yield from sorted((path for path in found if path.is_file()), key=lambda path: path.relative_to(root).parts)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ValueError(f"corpus.load needs directories that can be read; {error.filename}: {error.strerror}") from error
 
 
 def _join(name: str, root: Path, paths: "Iterator[Path] | list[Path]") -> Corpus:

@@ -69,6 +69,7 @@ def parse(text: str) -> Expression:
     ...     print(error)
     'Mix' at character 4 is no operation (did you mean 'Min'?)
     """
+    demand("list_operations.parse", isinstance(text, str), "an expression as text", text=text)
     tokens = [(found[0], found.start()) for found in re.finditer(r"\w+|[^\w\s]", text)]
     reader = _Reader(tokens, len(text))
     expression = reader.expression(0)
@@ -84,7 +85,8 @@ def evaluate(expression: Expression | str) -> int:
     Raises
     ------
     ListOperationError   if a text is no expression
-    ValueError           if a call that is not from `parse` has another operation, or fewer than two arguments
+    ValueError           if it is neither a text nor a digit nor a call, or a call that is not from `parse` has another operation, fewer
+                         than two arguments, or arguments that are no digits
 
     Examples
     --------
@@ -93,7 +95,9 @@ def evaluate(expression: Expression | str) -> int:
     """
     expression = parse(expression) if isinstance(expression, str) else expression
     if isinstance(expression, int):
+        demand("list_operations.evaluate", 0 <= expression <= 9, "digits", digit=expression)
         return expression
+    demand("list_operations.evaluate", isinstance(expression, Call), "a text, a digit or a Call", expression=expression)
     choice("list_operations.evaluate", OPERATIONS, operation=expression.operation)
     demand("list_operations.evaluate", len(expression.arguments) > 1, "two arguments or more", arguments=expression.arguments)
     return OPERATIONS[expression.operation]([evaluate(argument) for argument in expression.arguments])

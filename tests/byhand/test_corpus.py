@@ -42,6 +42,29 @@ def test_no_text_is_refused_by_name(tmp_path, make):
     assert str(path) in str(refused.value)
 
 
+def test_no_name_is_not_the_directory_that_one_stands_in(tmp_path, monkeypatch):
+    (tmp_path / "x").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"corpus\.load needs a file or a directory that exists.*got path ''"):
+        corpus.load("")
+    assert corpus.load(".").files == 1
+
+
+def test_a_directory_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "x").write_text("text")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ValueError, match="secret: Permission denied"):
+        corpus.load(tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
 def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "secret").write_text("text")

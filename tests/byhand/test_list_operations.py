@@ -92,3 +92,12 @@ def test_calls_of_other_making_are_refused():
         evaluate(Call("Maxx", (1, 2)))
     with pytest.raises(ValueError, match="two arguments or more"):
         evaluate(Call("Second", (1,)))
+    for wrong in (12, -1, Call("Max", (12, 3))):
+        with pytest.raises(ValueError, match="needs digits; got digit"):
+            evaluate(wrong)
+    for wrong in (None, 3.5, ("Max", (1, 2))):
+        with pytest.raises(ValueError, match="a text, a digit or a Call"):
+            evaluate(wrong)
+    for wrong in (None, b"Max(1, 2)"):
+        with pytest.raises(ValueError, match="an expression as text"):
+            parse(wrong)
