@@ -64,7 +64,8 @@ def load(path: str | os.PathLike | None = None) -> Corpus:
     if path == "list-operations":
         return _corpus("nested list operations", [list_operations.text(_LIST_OPERATIONS, seed=0).encode()])
     root = Path(path)
-    demand("corpus.load", os.fspath(path) != "" and root.exists(), f"a file or a directory that exists, or one of {', '.join(NAMES)}", path=str(path))
+    known = os.fspath(path) != "" and root.exists()
+    demand("corpus.load", known, f"a file or a directory that exists, or one of {', '.join(NAMES)}", path=str(path))
     return _join(str(root), root, [root] if root.is_file() else _walk(root))
 
 

@@ -67,8 +67,8 @@ class RunConfig:
                 demand(who, isinstance(value, bool), f"{field.name} as true or false", **{field.name: value})
             if field.type in (str, str | None):
                 kinds = (str,) if field.type is str else (str, type(None))
-                quotes = " (yes, no, on and off mean true and false in YAML, unless they stand in quotes)" if isinstance(value, bool) else ""
-                demand(who, isinstance(value, kinds), f"{field.name} as text{quotes}", **{field.name: value})
+                hint = " (yes, no, on and off mean true and false in YAML, unless they stand in quotes)" if isinstance(value, bool) else ""
+                demand(who, isinstance(value, kinds), f"{field.name} as text{hint}", **{field.name: value})
             if typing.get_origin(field.type) is Literal:
                 choice(who, typing.get_args(field.type), **{field.name: value})
         demand(who, self.backend != "numpy" or self.device == "cpu", "device 'cpu' for the numpy backend", device=self.device)
