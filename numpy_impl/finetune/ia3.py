@@ -81,13 +81,12 @@ class IA3Linear(OnFrozen):
         demand("IA3Linear.merge", not self.merged, "a layer that is not merged", merged=self.merged)
         need_projection("IA3Linear.merge", self.base)                    # an adapter may have taken its place since
         base, weight, bias = self.base, self.base.weight, self.base.bias
-        plain = Linear(1, 1, bias=False)                                 # its own matrix is replaced
+        plain = object.__new__(Linear)                                   # its constructor would draw a weight, only for it to be replaced
         if self.feed_forward:
             plain.weight = weight * self.ia3_l                           # column i of W reads feature i
         else:
             plain.weight = weight * self.ia3_l[:, None]                  # row o of W makes feature o
-        if bias is not None:
-            plain.bias = bias.copy() if self.feed_forward else bias * self.ia3_l
+        plain.bias = None if bias is None else bias.copy() if self.feed_forward else bias * self.ia3_l
         self.base, self._unmerged = plain.freeze(), (base,)
 
     def unmerge(self) -> None:
