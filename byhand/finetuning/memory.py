@@ -79,6 +79,7 @@ def plan_memory(config: GPT2Config | LlamaConfig, *, method: Method = "qlora", r
     """
     who = "plan_memory"
     choice(who, METHODS, method=method)
+    choice(who, (False, True), double=double, recompute=recompute)
     size(who, batch=batch, length=length, block=block)
     size(who, at_least=0, r=r)
     demand(who, isinstance(config, (GPT2Config, LlamaConfig)), "the config of a GPT-2 or a Llama", config=config)
@@ -153,10 +154,12 @@ def measure_memory(**options: Any) -> dict[str, int]:
 
     Raises
     ------
-    ValueError   where there is no /proc, or the process failed
+    ValueError   where there is no /proc, the method is unknown, or the process failed; with the last line of what it said
     """
     demand("measure_memory", os.path.exists("/proc/self/clear_refs"), "Linux, whose /proc tells the peak", platform=sys.platform)
+    choice("measure_memory", METHODS, method=options.get("method", "qlora"))
     command = [sys.executable, "-m", "byhand.finetuning.memory_worker", json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    demand("measure_memory", done.returncode == 0, "a process that ends well", stderr=done.stderr[-2000:])
+    said = done.stderr.strip().rpartition("\n")[2]
+    demand("measure_memory", done.returncode == 0, "a process that ends well", exit=done.returncode, error=said)
     return json.loads(done.stdout.splitlines()[-1])

@@ -46,6 +46,9 @@ def test_every_option_moves_the_plan_the_right_way():
     assert plan_memory(config, r=0).adapters == 0
     with pytest.raises(ValueError, match="plan_memory needs method from"):
         plan_memory(config, method="qlra")
+    for wrong in (dict(double="off"), dict(recompute=None)):
+        with pytest.raises(ValueError, match=f"plan_memory needs {next(iter(wrong))} from False, True"):
+            plan_memory(config, **wrong)
     with pytest.raises(ValueError, match="q_prj"):
         plan_memory(config, targets=["q_prj"])
 
@@ -74,6 +77,10 @@ def test_smollm2_is_fine_tuned_within_its_bound(method):
 def test_a_process_that_fails_is_told_of():
     with pytest.raises(ValueError, match="a preset from"):
         measure_memory(model="llama-0")
+    with pytest.raises(ValueError, match=r"exit 1 of type int, error .*r as an integer"):
+        measure_memory(model="llama-nano", r="x")
+    with pytest.raises(ValueError, match=r"measure_memory needs method from .*did you mean 'qlora'"):
+        measure_memory(model="llama-nano", method="qlra")
 
 
 def test_the_command_prints_the_plan(capsys):

@@ -1,6 +1,8 @@
 """PagedAdamW: how much memory it takes, that no file is left, that resuming keeps the bits, and bitsandbytes' formula."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -96,6 +98,25 @@ def test_each_side_takes_its_own_adamws_steps_and_resumes_with_the_same_bits(pag
     loaded = plain(others, **options)
     loaded.load_state_dict(first.state_dict())       # the states have the same names and shapes
     assert loaded.state_dict()["step"] == 8
+
+
+@pytest.mark.parametrize("make", [NumPyPaged, TorchPaged])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_copy_would_have_no_file_and_is_refused(make, copied):
+    optimizer = make(values(0) if make is NumPyPaged else tensors(values(0)), lr=0.1)
+    with pytest.raises(TypeError, match="hand it the state_dict"):
+        copied(optimizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_passes_through_the_file_in_its_own_bits(dtype):
+    params, others = ({name: torch.nn.Parameter(t.to(dtype)) for name, t in tensors(values(0)).items()} for _ in range(2))
+    paged, plain = TorchPaged(params, lr=0.1, resident=1), torch_impl.optim.adamw.AdamW(others, lr=0.1)
+    for step in range(1, 4):
+        grads = {name: t.to(dtype) for name, t in tensors(values(step)).items()}
+        paged.step(grads)
+        plain.step(grads)
+    assert all(torch.equal(params[name], others[name]) for name in SHAPES)
 
 
 @pytest.mark.parametrize("make", [NumPyPaged, TorchPaged])

@@ -102,6 +102,9 @@ class _InFile(torch.optim.Optimizer):
                 self.state[param][key] = _mapped(self._pages, param, start)
                 start += nbytes
 
+    def __getstate__(self):
+        raise TypeError("PagedAdamW cannot be copied or pickled: its moments lie in a file; make another and hand it the state_dict()")
+
     def moments(self, param):
         return self.state[param]["exp_avg"], self.state[param]["exp_avg_sq"]
 
