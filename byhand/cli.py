@@ -112,10 +112,11 @@ def _finetune(*, config: Path | None = None, **options: Any) -> int:
 
 
 def _is_large(base: str) -> bool:
-    """Whether more than 5 million parameters are to be trained on: by the preset, or by the files of a directory."""
+    """Whether a base has 5 million parameters or more: by the preset, or by the files of a directory."""
     if base in PRESETS:
         return PRESETS[base].parameters >= 5_000_000
-    return sum(file.stat().st_size for file in Path(base).glob("**/*.safetensors")) >= 20_000_000
+    files = [*Path(base).glob("*.safetensors"), *Path(base).glob("step-*/*.safetensors")]
+    return sum(file.stat().st_size for file in files if file.is_file()) >= 20_000_000
 
 
 app.command(_with_options(_finetune, FinetuneConfig), name="finetune")

@@ -91,6 +91,10 @@ class RunDirectory:
         self._metrics.write(json.dumps(finite) + "\n")
         self._metrics.flush()
 
+    def force(self) -> None:
+        """Wait until all metrics are on the disk, which survive a power cut then."""
+        os.fsync(self._metrics.fileno())
+
     def save(self, name: str, state: Mapping[str, NDArray], **about: Any) -> Path:
         """Write weights as `name`.safetensors; `about` (a step, a loss) goes into its header."""
         return save_weights(self.path / f"{name}.safetensors", state, **about)

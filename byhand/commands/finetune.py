@@ -195,6 +195,7 @@ def _save(run: RunDirectory, config: FinetuneConfig, tuned: Sequence[Tuned], tog
         arrays |= {f"{one.name}-trained": one.trained(), f"{one.name}-optimizer": one.optimizer_state()}
     progress = together[0]
     values = {"progress": dict(step=progress.step, lowest=progress.lowest, forwards=progress.forwards)}
+    run.force()                       # a checkpoint never knows of a step that the metrics do not
     checkpoint.save(run.path / _CHECKPOINTS, progress.step + 1, arrays=arrays, values=values, keep=config.keep)
 
 
