@@ -26,8 +26,8 @@ class PagedAdamW(AdamW):
     Parameters
     ----------
     params, lr, betas, eps, weight_decay, maximize, groups   as in `AdamW`
-    resident : int   bytes of the moments that may be in the process's memory at once (16 MiB), to within one piece of 256 KiB, or one row of
-                     both moments where a parameter is not contiguous and its rows are longer than that
+    resident : int   bytes of the moments that may be in the process's memory at once (16 MiB), to within one piece: 256 KiB, or one row
+                     of a parameter that is not contiguous and has longer rows
     page_dir : str or os.PathLike, optional
         directory of the file, by default the system's for temporary files. It should lie on a disk: what is called a file on a tmpfs is
         memory. The file has no name and vanishes with the process, however that ends; `state_dict` is what a run is resumed from.
