@@ -197,7 +197,7 @@ def _draw_ranks(figures: Figures, shares: Any, curves: Any) -> None:
     shares.plot(x, means, "o-", color=BLUE, lw=1.8, ms=5)
     shares.fill_between(x, list(map(min, each)), list(map(max, each)), color=BLUE, alpha=0.15, lw=0)
     for place, mean, row in zip(x, means, rows, strict=True):
-        shares.annotate(row["way"], (place, mean), textcoords="offset points", xytext=(4, -12), fontsize=8, color=GREY)
+        shares.annotate(row["way"], (place, mean), textcoords="offset points", xytext=(6, 5), fontsize=8, color=GREY)
     shares.axhline(100, color=GREY, lw=0.8)
     shares.axhline(95, color=RED, lw=1, ls=":")
     shares.axvline(10, color=RED, lw=1, ls=":")
@@ -212,8 +212,9 @@ def _draw_ranks(figures: Figures, shares: Any, curves: Any) -> None:
         full = row["way"] == "full"
         curves.plot([int(step) for step in row["curve"]], list(row["curve"].values()), lw=2.2 if full else 1.2, label=row["way"],
                     color=ORANGE if full else BLUE, alpha=1.0 if full else 0.2 + 0.13 * i)
+    late = [loss for row in figures["rows"] for loss in list(row["curve"].values())[2:]]
+    curves.set_ylim(min(late) - 0.02, max(late) + 0.02)        # the fall at the beginning, alike in all, would hide the rest
     curves.set(xlabel="step", ylabel="loss on text kept apart (nats per byte)")
-    curves.set_ylim(bottom=0)
     curves.legend(frameon=False, fontsize=8)
 
 
