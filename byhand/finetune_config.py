@@ -24,7 +24,9 @@ class FinetuneConfig(RunConfig):
     base: str | None = option(None, "What is fine-tuned: the directory of a `byhand train` or `byhand quantize`, a directory as Hugging "
                               "Face's hub holds a model, or a preset with random weights.")
     method: Literal["lora", "ia3", "prefix", "prompt", "bottleneck", "full"] = option("lora", "What is trained; full: every weight.")
-    targets: tuple[str, ...] = option(("q_proj", "v_proj"), "The layers that get an adapter, by name or shell pattern; all-linear: all.")
+    targets: tuple[str, ...] | None = option(None, "LoRA, IA³, bottlenecks: the layers that get an adapter, by name or shell pattern; LoRA "
+                                             "takes all-linear for all. By default LoRA's are q_proj and v_proj, the others' those of "
+                                             "their papers.")
     exclude: tuple[str, ...] = option((), "Layers that get none.")
     r: int = option(8, "LoRA: the rank of an adapter.")
     alpha: float = option(16.0, "LoRA: its output is scaled by alpha / r.")
@@ -63,10 +65,16 @@ class FinetuneConfig(RunConfig):
             object.__setattr__(self, "budget", str(self.budget))     # of parameters
         super().__post_init__()
         who = "finetune"
-        for name in ("targets", "exclude", "layers"):
+        if self.targets is None and self.method == "lora":
+            object.__setattr__(self, "targets", ("q_proj", "v_proj"))
+        for name in ("targets", "exclude"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, (value,) if isinstance(value, (str, int)) else tuple(value))
+            if value is not None:                                    # "q_proj,v_proj" are two
+                several = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+                parts = [part.split(",") if isinstance(part, str) else [part] for part in several]
+                object.__setattr__(self, name, tuple(part.strip() if isinstance(part, str) else part for each in parts for part in each))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(self.layers) if isinstance(self.layers, (list, tuple)) else (self.layers,))
         if self.resume is None and self.base is None:
             fail(who, "--base: the directory of a `byhand train`, a model as Hugging Face's hub holds it, or a preset", "none")
         size(who, block=self.block, virtual_tokens=self.virtual_tokens, bottleneck=self.bottleneck)
@@ -99,7 +107,8 @@ class FinetuneConfig(RunConfig):
             bias=self.bias, start=self.start, lora_plus=self.lora_plus, rank_pattern=self.rank_pattern or {},
             alpha_pattern=self.alpha_pattern or {}, layers=self.layers,
         )
-        return LoRAConfig(targets="all-linear" if self.targets == ("all-linear",) else self.targets, **options)
+        targets: Any = "all-linear" if self.targets == ("all-linear",) else self.targets
+        return LoRAConfig(targets=targets, **options)
 
 
 def settled(config: FinetuneConfig) -> FinetuneConfig:

@@ -23,7 +23,7 @@ def validate(plan: Plan) -> bool:
     config = plan.config
     if config.base == str(pretrained_path()):
         pretrain(lambda text: out.print(text, markup=False))
-    what = f"{config.method} r={config.r} on {', '.join(config.targets)}" if config.method == "lora" else config.method
+    what = f"{config.method} r={config.r} on {', '.join(config.targets or ())}" if config.method == "lora" else config.method
     kept_in = f", base in {config.quantize}" if config.quantize != "none" else ""
     out.print(f"{plan.tier}: {TIERS[plan.tier].asks}", style="bold", markup=False)
     out.print(f"{what}{kept_in}; {config.base}, {config.steps} steps of {config.batch} × {config.length} tokens of {config.text}, "

@@ -23,7 +23,7 @@ def adapt(side: str, model: Any, config: FinetuneConfig, rng: Any) -> tuple[Any,
         lora = with_budget(model, config)
         importlib.import_module(f"{room}.manager").apply_lora(model, lora, rng=rng)
         return model, lora
-    options: dict[str, Any] = {} if config.targets == FinetuneConfig.targets else {"targets": config.targets}
+    options: dict[str, Any] = {} if config.targets is None else {"targets": config.targets}
     if config.method == "ia3":
         importlib.import_module(f"{room}.ia3").apply_ia3(model, **options)
     elif config.method == "bottleneck":

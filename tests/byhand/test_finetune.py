@@ -94,6 +94,20 @@ def test_defaults_then_the_file_then_the_command_line(tmp_path):
     assert config_of_run(tmp_path / "again") == FinetuneConfig(**kept.as_dict() | {"out": str(tmp_path / "again")})
 
 
+def test_targets_are_the_users_or_the_methods(tmp_path):
+    def trained(name, *options):
+        assert run("finetune", "--base", "llama-nano", "--steps", 1, "--out", tmp_path / name, *SMALL, *options) == cli.OK
+        arrays = checkpoint.load(checkpoint.latest(tmp_path / name / "checkpoints")).arrays["numpy-trained"]
+        return {part for array in arrays for part in array.split(".") if part.endswith("_proj")}
+
+    assert trained("lora") == {"q_proj", "v_proj"}
+    assert trained("ia3", "--method", "ia3") == {"k_proj", "v_proj", "down_proj"}
+    assert trained("ia3 chosen", "--method", "ia3", "--targets", "q_proj", "v_proj") == {"q_proj", "v_proj", "down_proj"}
+    assert trained("bottleneck", "--method", "bottleneck") == {"o_proj", "down_proj"}
+    assert trained("comma", "--targets", "q_proj,o_proj", "--exclude", "blocks.0.*.o_proj") == {"q_proj", "o_proj"}
+    assert config_of_run(tmp_path / "ia3").targets is None and config_of_run(tmp_path / "comma").targets == ("q_proj", "o_proj")
+
+
 def test_a_run_keeps_absolute_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("words.txt").write_text("one two three four\n" * 200)
