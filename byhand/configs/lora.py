@@ -110,7 +110,7 @@ class LoRAConfig:
 
         Raises
         ------
-        ValueError   if a target, a layer or a key of a pattern means none of them; near names are listed
+        ValueError   if a target, an exclusion, a layer or a key of a pattern means none of them; near names are listed
         """
         return select(function, modules, targets=self.targets, exclude=self.exclude, layers=self.layers,
                       keys=[*self.rank_pattern, *self.alpha_pattern])

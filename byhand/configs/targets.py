@@ -73,8 +73,8 @@ def select(function: str, modules: Mapping[str, str], *, targets: Names, exclude
 
     Raises
     ------
-    ValueError   if a target, a layer or a key means no module that an adapter can go to (a word misspelt in a list would otherwise go
-                 unnoticed), or if nothing is left; near names are listed
+    ValueError   if a target, an exclusion, a layer or a key means no module that an adapter can go to (a word misspelt in a list would
+                 otherwise go unnoticed), or if nothing is left; near names are listed
     """
     known = {name: kind for name, kind in modules.items() if kind in ADAPTABLE}
     if targets == "all-linear":
@@ -92,6 +92,11 @@ def select(function: str, modules: Mapping[str, str], *, targets: Names, exclude
         found = [name for name in known if matches(name, targets)] if isinstance(targets, str) else matching(
             function, known, of="modules", targets=targets
         )
+    for word in (exclude,) if isinstance(exclude, str) else exclude:
+        one: Names = word if isinstance(exclude, str) else (word,)
+        if word and not any(matches(name, one) for name in known):
+            hint = "; a string is a regular expression for a whole name, put names in a list" if isinstance(exclude, str) else ""
+            fail(function, f"exclude that matches some of the model's modules{hint}", f"{word!r} (near: {_near(word, known)})")
     left = [name for name in found if not matches(name, exclude)] if exclude else found
     for layer in layers or ():
         numbers = sorted({n for n in map(block_number, left) if n is not None})
