@@ -100,6 +100,10 @@ def _replaces_a_linear_layer(side, module, x, noise=None):
     yield "threshold", np.array(made.threshold), np.array(6.0)
     yield "codes", made.codes, side.get("quantize.quantize_int8_absmax")(module.weight).codes
     yield "weight", made.weight, side.get("quantize.dequantize_int8_absmax")(made.codes, absmax=made.absmax, dtype=side.dtype)
+    if side.name == "numpy":
+        linear = side.get("layers.Linear")(4, 3)
+        trained = [list(type(module).from_linear(linear).parameters()), list(type(module).from_linear(linear.freeze()).parameters())]
+        yield "what is trained, and what of a frozen layer", trained == [["bias"], []], True
     made.threshold = module.threshold
     yield "y", made(x), type(module).from_linear(made, threshold=module.threshold)(x)
 
