@@ -149,7 +149,7 @@ def test_curves_that_part_end_with_1(tmp_path, text, capsys, monkeypatch):
         (["train", "--backend", "jax"], 'Choose from: "numpy", "torch", "both"'),
         (["train", "stray"], "stray"),
         (["train", "--text", "/no/such/text"], "a file or a directory that exists"),
-        (["train", "--text", os.devnull], "holds no files of text"),
+        (["train", "--text", os.devnull], "holds no files of text|directories that can be read"),
         (["train", "--config", "/no/such.json"], "No such file"),
         (["train", "--preset", "gpt2-1n"], "did you mean 'gpt2-1m'"),
         (["train", "--length", "100000"], "the longest sequence of gpt2-1m"),
