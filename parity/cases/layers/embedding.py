@@ -1,5 +1,9 @@
 """What Embedding is fed: ids of any shape, repeated ones among them, with and without a padding row."""
 
+import importlib
+
+import numpy as np
+
 from parity.cases import array, case, dims, ids, integer, left_out, maybe, size
 
 
@@ -9,10 +13,21 @@ def starts(side, module, ids):
     yield "padding row", table.weight[3], 0 * table.weight[3]
 
 
+def filled(side, module, ids):
+    """The table is the generator's draws; and a large one is filled piece by piece with what a single draw of it all would give."""
+    if side.name == "numpy":
+        table = side.get("layers.Embedding")(5, 2, dtype=side.dtype, rng=np.random.default_rng(5))
+        yield "table", table.weight, np.random.default_rng(5).standard_normal((5, 2))
+    if side.name == "numpy" and module.weight.size % 2:                # in some of the examples: it does not depend on them
+        large = np.empty(140_000)
+        importlib.import_module("numpy_impl.layers._fill").fill_normal(large, np.random.default_rng(5), 0.02)
+        yield "large", large, 0.02 * np.random.default_rng(5).standard_normal(140_000)
+
+
 @case(
     "layers.Embedding",
     bench=dict(init=dict(vocabulary=16384, d_model=768), call=dict(ids=ids(16, 512, below=16384))),
-    also=[starts],
+    also=[starts, filled],
     refuses=[
         dict(init=dict(vocabulary=0, d_model=2)),
         dict(init=dict(vocabulary=2, d_model=0)),
