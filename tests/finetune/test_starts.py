@@ -72,6 +72,16 @@ def test_half_precision(dtype):
     w = torch.from_numpy(weight(6, 8)).to(dtype)
     for start in (twin.pissa, twin.olora, twin.loftq):
         got, want = start(w, r=2, scaling=2.0), start(w.float(), r=2, scaling=2.0)
-        for ours, exact in zip(got, want, strict=True):
-            assert ours.dtype == dtype
+        assert {array.dtype for array in got} == {dtype}
+        for ours, exact in zip(got[:2] if start is not twin.loftq else got, want, strict=False):
             assert torch.equal(ours, exact.to(dtype))
+
+
+@pytest.mark.parametrize("start", [twin.pissa, twin.olora], ids=["pissa", "olora"])
+def test_in_half_precision_the_rest_makes_up_for_what_the_factors_lose(start):
+    """The factors hold nearly all of this weight; what rounds them to bfloat16 is 2⁻⁹ of it, what rounds the rest 2⁻⁹ of the rest."""
+    weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(1, -3, 48))
+    weight = weight.to(torch.bfloat16)
+    lora_A, lora_B, base = (array.double() for array in start(weight, r=24, scaling=2.0))
+    lost = weight.double() - (base + 2 * lora_B @ lora_A)
+    assert lost.abs().max() <= 2**-8 * base.abs().max() < 0.02 * weight.abs().max()

@@ -27,8 +27,7 @@ def pissa(weight: Tensor, *, r: int, scaling: float) -> Start:
     """A = √(S/s) · Vᵀ,  B = U · √(S/s),  base = W − s · B · A,  from the r largest singular values of W = U · diag(S) · Vᵀ."""
     scaling = _check("pissa", weight, r, scaling)
     wide = _wide(weight)
-    lora_A, lora_B = _balanced(wide, r, scaling)
-    return _start(lora_A, lora_B, wide - scaling * (lora_B @ lora_A), weight)
+    return _with_rest(*_balanced(wide, r, scaling), wide, scaling, weight)
 
 
 @torch.no_grad()
@@ -41,7 +40,7 @@ def olora(weight: Tensor, *, r: int, scaling: float) -> Start:
     q, upper = torch.where(negative, -q, q), torch.where(negative[:, None], -upper, upper)
     missing = max(r - len(upper), 0)
     lora_A, lora_B = F.pad(upper[:r], (0, 0, 0, missing)), F.pad(q[:, :r], (0, missing))
-    return _start(lora_A, lora_B, wide - scaling * (lora_B @ lora_A), weight)
+    return _with_rest(lora_A, lora_B, wide, scaling, weight)
 
 
 @torch.no_grad()
@@ -71,6 +70,12 @@ def _balanced(matrix: Tensor, r: int, scaling: float) -> tuple[Tensor, Tensor]:
 
 def _wide(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _with_rest(lora_A: Tensor, lora_B: Tensor, wide: Tensor, scaling: float, weight: Tensor) -> Start:
+    """A and B in the weight's dtype, and what these, rounded as they are, leave of it."""
+    lora_A, lora_B = lora_A.to(weight.dtype), lora_B.to(weight.dtype)
+    return _start(lora_A, lora_B, wide - scaling * (lora_B.to(wide.dtype) @ lora_A.to(wide.dtype)), weight)
 
 
 def _start(lora_A: Tensor, lora_B: Tensor, base: Tensor, weight: Tensor) -> Start:
