@@ -15,7 +15,10 @@ _OUTERMOST = 0.9677083      # the probability below the largest level before sca
 def nf4_table() -> NDArray:
     """level = Φ⁻¹(p) / max Φ⁻¹(p):  quantiles of the standard normal distribution at evenly spaced probabilities p, scaled to [−1, 1].
 
-    A normal weight falls into each of 16 bins between such quantiles about equally often, which is what 4 bits are best spent on.
+    A normal number, scaled as the quantiles are, falls into each of 16 bins between them about equally often, which is what 4 bits are
+    best spent on. (Weights are scaled by the largest of their block instead, which lies farther out the larger the block is: of blocks of
+    64 the two outermost codes get 2 % each and the one of 0 gets 9 %. That leaves 3.88 of the 4 bits; Yoshida 2023, arXiv:2306.06965.)
+
     Sixteen quantiles that are symmetric about 0 would not contain 0 itself, and zero must stay zero: so the two halves are made apart.
     Above ½ stand eight levels (nine probabilities from the outermost to ½, without ½), below it seven (eight probabilities, without ½),
     and between them the level 0 that both would have shared.
@@ -53,7 +56,7 @@ def quantize_nf4(x: NDArray, *, block: int = 64) -> FourBit:
 
     Notes
     -----
-    The bytes are those of bitsandbytes on a CPU. A block of zeros gets absmax 0 and the code of 0.
+    The bytes are those of bitsandbytes on a CPU. A block of zeros gets absmax 0, or 1e-38 if it is ragged, and the code of 0.
 
     Examples
     --------

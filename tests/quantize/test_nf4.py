@@ -1,5 +1,7 @@
 """NF4's table against the published one, and the rules by which bits are decided."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,18 @@ def test_full_blocks_are_multiplied_by_the_reciprocal_and_a_ragged_one_is_divide
         assert nibbles(quantize_nf4(pair, block=3).codes)[1] == ranks[0][i]
         seen += 1
     assert seen == 50
+
+
+def test_codes_of_normal_weights_are_nearly_but_not_quite_equally_frequent():
+    """Scaled by a fixed number, as the table is derived, they are; scaled by the largest of 64, 3.88 bits of 4 are left."""
+    x = np.random.default_rng(0).standard_normal(1 << 19).astype(np.float32)
+    table = nf4_table()
+    edges = (table[:-1] + table[1:]) / 2 * NormalDist().inv_cdf(0.9677083)
+    share = np.bincount(np.searchsorted(edges, x), minlength=16) / x.size
+    assert 0.055 < share.min() and share.max() < 0.072
+    share = np.bincount(nibbles(quantize_nf4(x).codes), minlength=16) / x.size
+    assert share[[0, 15]].max() < 0.02 and share[7] > 0.08
+    assert abs(-(share * np.log2(share)).sum() - 3.88) < 0.01
 
 
 def test_zeros():
