@@ -198,6 +198,26 @@ def _merge(model: str | None = None, *, adapter: str, out: str) -> int:
     return OK
 
 
+@app.command(name="export")
+def _export(model: str, *, out: str, seed: int = 0) -> int:
+    """Write a base as Hugging Face's hub holds a model, so that transformers loads it and peft puts adapters on it.
+
+    Parameters
+    ----------
+    model
+        The base, as for `byhand finetune`.
+    out
+        The new directory.
+    seed
+        Of random weights.
+    """
+    _tune()
+    from byhand.commands.adapters import export
+
+    export(model, out=out, seed=seed)
+    return OK
+
+
 @app.command(name="quantize")
 def _quantize(model: str, *, out: str, kind: Literal["nf4", "fp4"] = "nf4", block: int = 64, double: bool = False, seed: int = 0) -> int:
     """Write a base with the matrices of its blocks in 4 bits, one block at a time.

@@ -65,17 +65,37 @@ def merge(where: str | None, *, adapter: str, out: str) -> None:
     before = model(ids)
     merged = [] if tuning is not None and tuning.method == "full" else merge_and_unload(model)
     apart = float(np.abs(model(ids) - before).max() / max(1.0, np.abs(before).max()))
+    _write_whole(target, base, plain_state(model))
+    what = f"{len(merged)} layers merged" if merged else "every weight as it was trained"
+    _OUT.print(f"{out}: {base.title}, {what}; its logits differ from the adapter's by {apart:.1e} of their scale")
+
+
+def export(where: str, *, out: str, seed: int) -> None:
+    """Write a base as Hugging Face's hub holds a model, one in 4 bits in full: what peft needs to load an adapter on.
+
+    Raises
+    ------
+    ValueError   if there is no such base, or `out` is no new directory
+    """
+    size("export", at_least=0, seed=seed)
+    target = _new("export", out)
+    base = open_base(where)
+    model = numpy_base(base, base.quantized, rng=np.random.default_rng(seed))
+    _write_whole(target, base, plain_state(model))
+    _OUT.print(f"{out}: {base.title}, {base.config.parameters:,} parameters")
+
+
+def _write_whole(target: Path, base: Base, state: dict[str, np.ndarray]) -> None:
+    """The model's directory, complete or not there."""
     whole = Path(f"{target}.part")
     shutil.rmtree(whole, ignore_errors=True)
-    save_hugging_face(whole, base.config, plain_state(model))
+    save_hugging_face(whole, base.config, state)
     for name in _TOKENIZER:
         if base.path is not None and (base.path / name).is_file():
             shutil.copy2(base.path / name, whole)
     if target.exists():
         target.rmdir()                                    # which is empty
     os.replace(whole, target)
-    what = f"{len(merged)} layers merged" if merged else "every weight as it was trained"
-    _OUT.print(f"{out}: {base.title}, {what}; its logits differ from the adapter's by {apart:.1e} of their scale")
 
 
 def plain_state(model: Any) -> dict[str, np.ndarray]:

@@ -159,3 +159,12 @@ def test_an_adapter_of_another_width(bases, tmp_path, capsys):
         capsys.readouterr()
         assert run(*command, "llama-nano", "--adapter", tmp_path / "run" / "adapter") == cli.WRONG_USAGE
         assert "q_proj.lora_A of shape (8, 64); got" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_a_base_of_ours_is_exported_and_takes_its_adapter_in_peft(tmp_path):
+    assert run("train", "--preset", "llama-nano", "--steps", 2, "--out", tmp_path / "base", *SMALL[:-2], "--lr", "0.01") == cli.OK
+    tune(tmp_path / "base", tmp_path / "tuned", "--targets", "all-linear")
+    assert run("export", tmp_path / "base", "--out", tmp_path / "exported") == cli.OK
+    got = theirs(tmp_path / "exported", tmp_path / "tuned" / "adapter")
+    np.testing.assert_allclose(got, ours(tmp_path / "base", tmp_path / "tuned"), atol=1e-5)
+    assert run("export", tmp_path / "base", "--out", tmp_path / "exported") == cli.WRONG_USAGE      # it is there already
