@@ -18,7 +18,7 @@ def round_to_bfloat16(x: NDArray) -> tuple[NDArray, Callable]:
 
     Returns
     -------
-    y : (...)   of x's dtype, every number of it a bfloat16's: relative error at most 2⁻⁹, subnormal numbers keep fewer digits, what
+    y : (...)   of x's dtype, every number of it a bfloat16's: relative error below 2⁻⁸, subnormal numbers keep fewer digits, what
                 is nearer to 2¹²⁸ than to (2 − 2⁻⁷)·2¹²⁷ is infinite; NaN stays NaN
     backward : dy (...) -> dx = dy (straight through: y steps where x moves, but on the whole they move together)
 

@@ -30,3 +30,10 @@ def test_the_gradient_is_not_rounded():
     twin(x).backward(torch.tensor([1.001]))
     assert x.grad.item() == np.float32(1.001)
     assert round_to_bfloat16(x.detach().numpy())[1](np.float32([1.001])) == np.float32(1.001)
+
+
+def test_the_relative_error_is_below_one_in_256_and_comes_near_it():
+    rng = np.random.default_rng(2)
+    x = np.ldexp(rng.uniform(1, 2, 100_000).astype(np.float32), rng.integers(-126, 127, 100_000))
+    error = np.abs(round_to_bfloat16(x)[0].astype(np.float64) / x - 1).max()
+    assert 0.99 * 2**-8 < error < 2**-8
