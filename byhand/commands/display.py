@@ -17,7 +17,7 @@ class Display:
 
     def __init__(self, steps: int, every: int, backends: Sequence[str]):
         self._steps, self._every, self._backends = steps, every, backends
-        self._out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)  # a file has no width
+        self._out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)  # a file has no width
         self._log = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from byhand import checkpoint, corpus
 from byhand.checks import NonFiniteError, demand
 from byhand.commands.display import Display
-from byhand.commands.finetune_backends import NumpyTuned, TorchTuned, Tuned, digest
+from byhand.commands.finetune_backends import NumpyTuned, TorchTuned, Tuned, digest, quantization
 from byhand.commands.history import PROMISED_FLOAT64, History
 from byhand.continuation import compare, continue_greedily
 from byhand.curves import draw_losses
 from byhand.finetune_config import FinetuneConfig, config_of_run, settled
-from byhand.finetuning.base import Base, open_base
+from byhand.finetuning.base import Base, Quantization, open_base
 from byhand.finetuning.peft_files import write_for_peft
-from byhand.finetuning.report import freeze_report
-from byhand.finetuning.sizes import inventory
+from byhand.finetuning.report import EfficiencyReport, efficiency_report, freeze_report
+from byhand.finetuning.sizes import Storage, inventory, weight_shapes
 from byhand.model_source import as_bytes
 from byhand.run_directory import RunDirectory
 
@@ -84,6 +84,8 @@ def finetune(config: FinetuneConfig) -> Outcome:
             display.say(stopped.restore(tuned, history))
         display.say(f"{config.method} on {base.title}; {config.steps} steps of {config.batch} × {config.length} tokens of {text.name}")
         display.show(freeze_report(inventory(tuned[0].model)).table())
+        if tuned[0].lora is not None:
+            display.show(_efficiency(config, base, tuned[0]).table())
         display.say()
         display.header()
         after = None if stopped is None else stopped.after
@@ -187,6 +189,16 @@ def _tokens(base: Base, text: corpus.Corpus) -> NDArray:
         return text.tokens
     ids, _ = base.tokenize(text.tokens.tobytes().decode("utf-8", errors="replace"))
     return np.asarray(ids, np.int64)
+
+
+def _efficiency(config: FinetuneConfig, base: Base, one: Tuned) -> EfficiencyReport:
+    """What the adapters hold and save, layer by layer."""
+    ending = ".adapters.default.lora_A"
+    ranks = {name.removesuffix(ending): len(array) for name, array in one.trained().items() if name.endswith(ending)}
+    quantized = Quantization() if config.start == "loftq" else quantization(config, base)
+    storage: Storage = "float32" if quantized is None else "4bit-double" if quantized.double else "4bit"
+    return efficiency_report(weight_shapes(one.model, list(ranks)), ranks, total=base.config.parameters, base=storage,
+                             block=64 if quantized is None else quantized.block, dora=config.dora)
 
 
 def _save(run: RunDirectory, config: FinetuneConfig, tuned: Sequence[Tuned], together: Sequence[Any]) -> None:
