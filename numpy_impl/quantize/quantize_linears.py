@@ -39,7 +39,8 @@ def quantize_linears(model: Module, *, targets: Sequence[str] = ("*",), exclude:
     """
     linears = {name: module for name, module in model.modules() if isinstance(module, Linear)}
     taken = matching("quantize_linears", linears, of="linear layers", targets=targets)
-    demand("quantize_linears", isinstance(exclude, (tuple, list)), "exclude as a tuple of names or patterns", exclude=exclude)
+    patterns = isinstance(exclude, (tuple, list)) and all(isinstance(pattern, str) for pattern in exclude)
+    demand("quantize_linears", patterns, "exclude as a tuple of names or patterns", exclude=exclude)
     names = [n for n in taken if not any(fnmatch.fnmatchcase(n, p) or fnmatch.fnmatchcase(n, f"*.{p}") for p in exclude)]
     choice("quantize_linears", ("nf4", "fp4"), kind=kind)
     size("quantize_linears", block=block)
@@ -48,7 +49,10 @@ def quantize_linears(model: Module, *, targets: Sequence[str] = ("*",), exclude:
         weight = linears[name].weight
         largest = max(float(weight.max()), -float(weight.min()))            # a NaN is not below anything
         demand("quantize_linears", largest <= np.finfo(np.float32).max, f"{name}.weight finite in float32", weight=weight)
+    made: dict[int, Linear4bit] = {}                                        # a layer in two places stays one layer in two places
     for name in names:
-        # popped, so that nothing here keeps the matrix alive that has just been replaced
-        model.replace_child(name, Linear4bit.from_linear(linears.pop(name), kind=kind, block=block, double=double))
+        linear = linears.pop(name)     # popped, so that nothing here keeps the matrix alive that has just been replaced
+        if id(linear) not in made:
+            made[id(linear)] = Linear4bit.from_linear(linear, kind=kind, block=block, double=double)
+        model.replace_child(name, made[id(linear)])
     return names

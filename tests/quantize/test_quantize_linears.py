@@ -72,3 +72,13 @@ def test_matrices_go_as_they_are_replaced(side):
         names = (quantize_linears if side == "numpy" else quantize_twin)(model)
     assert len(names) == len(living) == 21
     assert alive == list(range(21, 0, -1))
+
+
+@pytest.mark.parametrize("side", ["numpy", "torch"])
+def test_a_layer_in_two_places_stays_one_layer(side):
+    model = (Llama if side == "numpy" else TorchLlama)(CONFIG)
+    first, second = (model.blocks.layers if side == "numpy" else model.blocks)[:2]
+    second.mlp.up_proj = first.mlp.up_proj
+    names = (quantize_linears if side == "numpy" else quantize_twin)(model, targets=("up_proj",))
+    assert names == [f"blocks.{i}.mlp.up_proj" for i in range(3)]
+    assert first.mlp.up_proj is second.mlp.up_proj and type(first.mlp.up_proj).__name__ == "Linear4bit"

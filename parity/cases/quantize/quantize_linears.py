@@ -34,6 +34,7 @@ def _replaced(side, model, names):
         dict(model="llama", targets="q_proj"),
         dict(model="llama", targets=(3,)),
         dict(model="llama", exclude="head"),
+        dict(model="llama", exclude=(3,)),
         dict(model="llama", kind="nf5"),
         dict(model="llama", block=0),
         dict(model="llama", double=2),
