@@ -101,15 +101,18 @@ def cost(bench: Bench) -> dict[str, Any]:
 
 
 def in_turn(rounds: int, calls: Mapping[str, Callable[[], float]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """(the seconds of each call, what each returned); they alternate, after one round whose times are not kept."""
+    """(the seconds of the processor that each call took, what each returned); they alternate, after one round whose times are not kept.
+
+    With one thread that is wall time where the machine has nothing else to do; where it has, the waiting is left out.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     returned: dict[str, list[float]] = {name: [] for name in calls}
     for measured in [False] + [True] * rounds:
         for name, call in calls.items():
-            started = time.perf_counter()
+            started = time.process_time()
             returned[name].append(call())
             if measured:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(time.process_time() - started)
     return seconds, returned
 
 

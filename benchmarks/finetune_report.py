@@ -149,7 +149,7 @@ def _peft(figures: Figures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     enough = [row["speedup"] >= 1.5 for row in figures["rows"]]
     return (f"One update (forward, backward, clipping, AdamW; fused on PyTorch's side), the same weights, adapters and batch in both, in "
-            f"turn in one process of one thread; medians. {versions}.\n\n{table}\n\n"
+            f"turn in one process of one thread; medians of processor time{_load(figures)}. {versions}.\n\n{table}\n\n"
             f"Wanted: 1.5 times; reached in {sum(enough)} of {len(enough)} rows.")
 
 
@@ -157,7 +157,8 @@ def _cost(figures: Figures) -> str:
     rows = [(row["way"], f"{row['parameters']:,}", amount(row["trained_bytes"]), amount(row["gradient_bytes"]), amount(row["state_bytes"]),
              amount(row["frozen_bytes"]), f"{row['seconds'] * 1e3:.1f}", f"{row['against_full']:.2f}") for row in figures["rows"]]
     table = _table(("trained", "parameters", "their bytes", "gradients", "AdamW's states", "frozen", "step, ms", "of a full step"), rows)
-    return f"All linear layers; steps of {figures['batch']} × {figures['length']} tokens, in turn in one process; medians.\n\n{table}"
+    return (f"All linear layers; steps of {figures['batch']} × {figures['length']} tokens, in turn in one process; medians of processor "
+            f"time{_load(figures)}.\n\n{table}")
 
 
 # Drawings
@@ -230,7 +231,7 @@ def _draw_cost(figures: Figures, memory: Any, times: Any) -> None:
     memory.set(xlabel="MiB from step to step, without activations")
     memory.legend(frameon=False, fontsize=8)
     times.barh(places, [row["seconds"] * 1e3 for row in rows], color=BLUE, height=0.65)
-    times.set(xlabel="ms a step")
+    times.set(xlabel="ms a step (processor time)")
     for axis in (memory, times):
         axis.margins(x=0.03)
         axis.set_yticks(list(places), [row["way"] for row in rows])
@@ -246,6 +247,11 @@ def _where(machine: Figures, part: str) -> str:
     cpu = machine["cpu"].removeprefix("cpu (").removesuffix(")")
     return (f"```sh\npython -m benchmarks finetune {part}\n```\n\n{cpu}, {machine['cores']} cores, {machine['threads']} thread; NumPy "
             f"{machine['processes']['numpy']}, {blas}; {machine['date']}. Base: {machine['base']}.")
+
+
+def _load(figures: Figures) -> str:
+    load = figures["machine"].get("load", 0.0)
+    return f" (other work shared the machine, with a load of {load:g})" if load > 1 else ""
 
 
 def _recipe(config: Figures, *, lr: bool = True) -> str:

@@ -56,7 +56,8 @@ def _machine(where: str) -> dict[str, Any]:
     from parity.report import device_name
 
     return {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": int(os.environ.get("OMP_NUM_THREADS", 1)),
-            "date": datetime.date.today().isoformat(), "processes": _describe(), "base": _about(Path(where))}
+            "date": datetime.date.today().isoformat(), "load": round(os.getloadavg()[0], 1),
+            "processes": _describe(), "base": _about(Path(where))}
 
 
 def _about(path: Path) -> str:
