@@ -57,9 +57,9 @@ def _loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
             first: dict[Hashable, int] = {}
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                if key.tag.endswith(":merge"):      # `<<` brings in the keys of another map, which those given here may overrule
-                    continue
-                name, line = self.construct_object(key, deep=True), key.start_mark.line + 1
+                # `<<` brings in the keys of another map, which those given here may overrule; of several: `<<: [*one, *other]`
+                merge, line = key.tag.endswith(":merge"), key.start_mark.line + 1
+                name = "<<" if merge else self.construct_object(key, deep=True)
                 if isinstance(name, Hashable):
                     if name in first:
                         raise YamlError(f"line {line}: {name!r} is given a second time, first in line {first[name]}")

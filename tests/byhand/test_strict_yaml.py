@@ -25,6 +25,7 @@ def test_plain_configurations_are_read():
     assert values["rates"] == [0.5, 1.0, -2500.0, math.inf, -math.inf, 1000, 31, 0, -3]
     assert values["quoted"] == ["1e-4", "010", "1:30"] and values["nothing"] is None and values["lr"] == 1e-4
     assert values["ours"] == {"r": 4, "alpha": 16}                    # `<<` may be overruled
+    assert strict_yaml.load("a: &a {b: 1}\nc: &c {b: 2, d: 3}\ne: {<<: [*a, *c]}")["e"] == {"b": 1, "d": 3}
     assert strict_yaml.load("") is None and strict_yaml.load("# nothing\n") is None
 
 
@@ -34,6 +35,7 @@ def test_plain_configurations_are_read():
         ("a: 1\nb: 2\na: 3", "line 3: 'a' is given a second time, first in line 1"),
         ("a: {b: 1, b: 2}", "line 1: 'b' is given a second time"),
         ("a:\n- {b: 1,\n   'b': 1}", "line 3: 'b' is given a second time, first in line 2"),
+        ("a: &a {b: 1}\nc: &c {b: 2}\nd:\n  <<: *a\n  <<: *c", "line 5: '<<' is given a second time, first in line 4"),
         ("1: x\n0x1: y", "line 2: 1 is given a second time"),
         ("steps: 3\nlr: 1e-4", "line 2: YAML takes 1e-4 for text; write 1.0e-4"),
         ("a: [1, 2e5]", "write 2.0e+5"),
