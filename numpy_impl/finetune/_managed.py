@@ -78,12 +78,6 @@ def trained_biases(model: Module) -> dict[str, NDArray]:
     return found
 
 
-def thaw(base: Module, trained: bool) -> None:
-    """Train the bias of what takes the base's place in a merge, and of the base that returns, if the one before trained."""
-    if trained:
-        base.unfreeze("bias")
-
-
 def add(module: _Adapted, name: str, config: LoRAConfig, place: str, rng: np.random.Generator | None) -> None:
     """One more adapter on a module; with some starts, a base that keeps only what the adapter does not hold."""
     options = config.options(place)

@@ -20,7 +20,6 @@ from numpy_impl.finetune._managed import (
     kind_of,
     outermost,
     own,
-    thaw,
     tied_tables,
     trained_biases,
 )
@@ -86,7 +85,8 @@ def apply_lora(model: Module, config: LoRAConfig, *, name: str = "default", rng:
             model.replace_child(place, module)
         add(module, name, config, place, rng)
     if config.bias == "all":
-        model.unfreeze("bias", "*.bias", "*.base.bias")
+        for module in [model, *dict(model.modules()).values()]:          # one by one: what stands around a base does not pass on "*.bias"
+            module.unfreeze("bias")
     elif config.bias == "lora_only":
         model.unfreeze(*(f"{place}.base.bias" for place in chosen))
     return chosen
@@ -108,9 +108,7 @@ def merge_lora(model: Module, *names: str) -> None:
         check_merge(who, place, module, chosen[place])
     for place, module in adapted.items():
         if chosen[place]:
-            trained = module.base.trains("bias")
             module.merge(*chosen[place])
-            thaw(module.base, trained)
 
 
 def unmerge_lora(model: Module) -> None:
@@ -124,9 +122,7 @@ def unmerge_lora(model: Module) -> None:
     merged = [module for module in adapted_modules(who, model).values() if module.merged]
     demand(who, bool(merged), "a model with merged adapters", merged=0)
     for module in merged:
-        trained = module.base.trains("bias")
         module.unmerge()
-        thaw(module.base, trained)
 
 
 def enable_adapters(model: Module, *names: str) -> None:
@@ -202,9 +198,7 @@ def merge_and_unload(model: Module) -> list[str]:
                "merged (disable or remove them, or keep the model adapted)", active=module.active)
         check_merge(who, place, module, (name for name in module.active if name not in module.merged))
     for place, module in adapted.items():
-        plain, trained = module.folded(), module.base.trains("bias")
-        thaw(plain, trained)
-        model.replace_child(place, plain)
+        model.replace_child(place, module.folded())
     return list(adapted)
 
 

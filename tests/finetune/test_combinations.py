@@ -79,3 +79,24 @@ def test_layers_of_another_library_are_refused_before_anything_changes():
     assert [type(module) for module in model] == [torch.nn.Linear, torch.nn.Embedding]
     with pytest.raises(ValueError, match="LoRALinear needs base as an affine layer of this library's; got Linear"):
         LoRALinear(torch.nn.Linear(3, 4), r=2, alpha=1)
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+@pytest.mark.parametrize("around", ["prefix", "prompt", "bottleneck", "ia3"])
+def test_both_sides_train_the_same_biases_inside_of_other_adapters(around, bias):
+    config = LlamaConfig(vocabulary=7, max_length=12, d_model=8, n_layers=1, n_heads=2, d_hidden=6, attention_bias=True, mlp_bias=True)
+    found = []
+    for make, lora, ia3, bottleneck, prefix, prompt, merge, _ in SIDES.values():
+        model = make(config)
+        if around == "prompt":
+            model = prompt(model, 2)
+        else:
+            apply, options = dict(prefix=(prefix, {"n": 2}), bottleneck=(bottleneck, {"width": 2}), ia3=(ia3, {}))[around]
+            apply(model, **options)
+        lora(model, LoRAConfig(r=2, targets=["q_proj"], bias=bias))
+        trained = model.parameters() if lora is apply_lora else {n for n, p in model.named_parameters() if p.requires_grad}
+        found.append({name for name in trained if name.endswith("bias")})
+        merge(model)
+        trained = model.parameters() if lora is apply_lora else {n for n, p in model.named_parameters() if p.requires_grad}
+        assert set(trained) == found[-1]                                      # a merge takes the adapters out, and no bias
+    assert found[0] == found[1] and len(found[0]) >= (1 if bias == "lora_only" else 7)
