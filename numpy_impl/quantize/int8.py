@@ -75,7 +75,7 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
     ----------
     codes : (...)      int8
     absmax, per        as `quantize_int8_absmax` returned and took them
-    dtype              of the result, float32 or float64
+    dtype              of the result, float16, float32 or float64
 
     Returns
     -------
@@ -83,7 +83,7 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
 
     Raises
     ------
-    ValueError   if codes are not int8, absmax does not have the shape that `per` asks for, or dtype is neither float32 nor float64
+    ValueError   if codes are not int8, absmax does not have the shape that `per` asks for, or dtype is another
 
     Examples
     --------
@@ -94,7 +94,7 @@ def dequantize_int8_absmax(codes: NDArray, *, absmax: NDArray, per: Per = "token
     of_dtype("dequantize_int8_absmax", "int8", codes=codes)
     floats("dequantize_int8_absmax", absmax=absmax)
     _check_sharing("dequantize_int8_absmax", codes, per, absmax=absmax)
-    choice("dequantize_int8_absmax", ("float32", "float64"), dtype=np.dtype(dtype).name)
+    choice("dequantize_int8_absmax", ("float16", "float32", "float64"), dtype=np.dtype(dtype).name)
     rows = _rows(codes, per)
     scale = _spread(absmax.astype(dtype) / 127, rows)
     x = np.empty(rows.shape, dtype)
@@ -159,7 +159,7 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
     ----------
     codes : (...)            uint8 or int8
     scale, zero_point, per   as `quantize_int8_zero_point` returned and took them
-    dtype                    of the result, float32 or float64
+    dtype                    of the result, float16, float32 or float64
 
     Returns
     -------
@@ -167,8 +167,7 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
 
     Raises
     ------
-    ValueError   if codes are not uint8 or int8, scale or zero_point does not have the shape that `per` asks for, or dtype is neither
-                 float32 nor float64
+    ValueError   if codes are not uint8 or int8, scale or zero_point does not have the shape that `per` asks for, or dtype is another
 
     Examples
     --------
@@ -181,7 +180,7 @@ def dequantize_int8_zero_point(codes: NDArray, *, scale: NDArray, zero_point: ND
     floats("dequantize_int8_zero_point", scale=scale)
     integers("dequantize_int8_zero_point", zero_point=zero_point)
     _check_sharing("dequantize_int8_zero_point", codes, per, scale=scale, zero_point=zero_point)
-    choice("dequantize_int8_zero_point", ("float32", "float64"), dtype=np.dtype(dtype).name)
+    choice("dequantize_int8_zero_point", ("float16", "float32", "float64"), dtype=np.dtype(dtype).name)
     rows = _rows(codes, per)
     each, zero = (_spread(part.astype(dtype), rows) for part in (scale, zero_point))
     x = np.empty(rows.shape, dtype)

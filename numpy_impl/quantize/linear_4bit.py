@@ -151,7 +151,7 @@ class Linear4bit(Module):
         return ((rows, weight()) for rows, weight in self._strips(self.dtype))
 
     def _strips(self, dtype):
-        # scales that are quantized themselves are dequantized anew each time and not kept: 1/16 of the layer's size in bytes a weight
+        # scales that are quantized themselves are dequantized anew each time and not kept: they take a float32 for every block
         return _strips(self.codes, self._scales(), (self.out_features, self.in_features), self.kind, self.block, dtype, None)
 
     def _scales(self):

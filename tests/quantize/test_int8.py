@@ -88,7 +88,7 @@ def _there_and_back(x, per):
     return by_hand.dequantize_int8_zero_point(codes, scale=scale, zero_point=zero_point, per=per)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64])
+@pytest.mark.parametrize("dtype", [np.int32, np.complex64])
 def test_other_dtypes_are_refused(dtype):
     codes = np.zeros((2, 3), np.int8)
     with pytest.raises(ValueError, match="dequantize_int8_absmax needs dtype"):
