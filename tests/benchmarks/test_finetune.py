@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import finetune, finetune_cost
-from benchmarks.finetune_report import draw, publish, text
+from benchmarks.finetune_figures import draw
+from benchmarks.finetune_report import publish, text
 from benchmarks.finetune_run import measure_parts, read_parts
 from byhand.configs.llama import LLAMA_PRESETS
 from numpy_impl.models.llama import Llama
