@@ -72,6 +72,7 @@ class _LoRAConv(_Adapted):
         delta, delta_backward = dora_delta(plain if bias is None else plain - bias, low_rank, adapter.magnitude, norm)
 
         def backward(dy):
+            # x came in twice, through the frozen weight and through A and B; A and B too, where the norm counts.
             dplain, dlow_rank, dmagnitude, dnorm = delta_backward(np.moveaxis(dy, 1, -1))
             dx, dlora_A, dlora_B = low_rank_backward(np.moveaxis(dlow_rank, -1, 1))
             if not adapter.detach_norm:

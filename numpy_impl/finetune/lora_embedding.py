@@ -159,7 +159,7 @@ class LoRAEmbedding(_Adapted):
         dropped, drop_backward = _drop_tokens(delta, adapter.dropout, noise)
 
         def backward(dy):
-            _, dlow_rank, dmagnitude, dnorm = delta_backward(drop_backward(dy))
+            _, dlow_rank, dmagnitude, dnorm = delta_backward(drop_backward(dy))        # the first would be the frozen table's
             dlora_A, dlora_B = low_rank_backward(dlow_rank)
             if not adapter.detach_norm:
                 through_A, through_B = norm_backward(dnorm)
