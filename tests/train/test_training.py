@@ -40,10 +40,10 @@ class Quadratic:
         self.seen.append((noise, run))
         gap = np.where(targets == -100, 0.0, self.scale[0] * self.w[ids] - targets)
 
-        def backward():
+        def backward(dloss=1.0):
             dw = np.bincount(ids.reshape(-1), gap.reshape(-1) * self.scale[0] / normalizer, minlength=6)
             grads = {"w": dw, "scale": np.array([(gap * self.w[ids]).sum() / normalizer])}
-            return {name: grad * self.poison.get(name, 1.0) for name, grad in grads.items()}
+            return {name: dloss * grad * self.poison.get(name, 1.0) for name, grad in grads.items()}
 
         return np.asarray((gap * gap).sum() / 2 / normalizer * self.poison.get("loss", 1.0)), backward
 
