@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def adapted(side, config, method, *, quantized=False, **options):
     before = side.numpy(model(side.array(IDS)))
     names = side.get(method)(model, **options)
     after = side.numpy(model(side.array(IDS)))
-    shown = {f"wrapped {i}: {name}": np.ones(()) for i, name in enumerate(names)}
+    shown: dict[str, Any] = {f"wrapped {i}: {name}": np.ones(()) for i, name in enumerate(names)}
     shown |= {"starts as its base": np.array_equal(before, after)}
     shown |= {f"state.{name}": np.ones(tuple(value.shape)) for name, value in model.state_dict().items()}
     fill(side, model)

@@ -1,5 +1,7 @@
 """What combinations of adapters are fed: one to three of them, ranks from 0, weights of either sign, matrices and kernels; and models."""
 
+from typing import Any
+
 import numpy as np
 
 from parity.cases import array, case, integer, left_out, maybe, number, one_of, size
@@ -104,7 +106,7 @@ def play_combine(side, *, ranks, weights, kind, active=None, groups=1, model=Fal
         layers_of = {key: {"": layer} for key, layer in subjects.items()}
         x = {"linear": np.cos(np.arange(10.0)).reshape(2, 5), "table": np.array([[1, 4, 0]]),
              "conv": np.sin(np.arange(40.0)).reshape(2, 4, 5)}
-    shown = {}
+    shown: dict[str, Any] = {}
     for key, subject in subjects.items():
         for layer in layers_of[key].values():
             if active is not None:

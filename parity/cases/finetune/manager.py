@@ -71,7 +71,7 @@ def computed(side: Any, model: Any, data: dict[str, Any], noise: Any) -> tuple[A
     training = {name: p for name, p in model.named_parameters() if p.requires_grad}
     found = [torch.zeros_like(p) for p in training.values()]
     if loss.requires_grad:                  # an adapter of rank 0 trains, but has no part in any graph
-        found = torch.autograd.grad(loss, [*training.values()], allow_unused=True, materialize_grads=True)
+        found = list(torch.autograd.grad(loss, [*training.values()], allow_unused=True, materialize_grads=True))
     return loss, dict(zip(training, found, strict=True))
 
 
@@ -132,7 +132,8 @@ def do(side: Any, model: Any, values: np.ndarray, action: str, *names: str, **op
 
 def play(side, *, kind, tied, quantized, values, data, steps, noise=None):
     """Everything that can be seen of the model after each step; a refusal is a result like any other."""
-    model, found = make(side, kind, tied), {}
+    model = make(side, kind, tied)
+    found: dict[str, Any] = {}
     fill(side, model, values)
     if quantized:
         side.get("quantize.quantize_linears")(model, targets=("q_proj", "down_proj"), block=5, double=True)
@@ -191,12 +192,12 @@ def scene(draw: Any, *actions: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         shape = draw(integer(1, 2)), draw(integer(1, 5))
         data = {name: draw(ids(*shape, below=VOCABULARY)) for name in ("ids", "targets")}
     first, second = config(draw, kind, quantized), None
-    steps = [("apply", (), first)]
+    steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [("apply", (), first)]
     if draw(one_of(True, True, False)):
         second = config(draw, kind, quantized) | dict(start=draw(one_of("gaussian", "gaussian", "kaiming", "olora")))
         steps.append(("apply", ("other",), second))
     known = ["default", "other"] if second else ["default"]
-    more = [(draw(one_of("merge", "unmerge", "enable", "disable", "state", "merge")), {}) for _ in range(draw(integer(0, 2)))]
+    more: list[tuple[str, dict[str, Any]]] = [(draw(one_of("merge", "unmerge", "enable", "disable", "state", "merge")), {}) for _ in range(draw(integer(0, 2)))]
     steps += [(action, named(draw, action, known), options) for action, options in [*actions, *more]]
     return dict(kind=kind, tied=tied, quantized=quantized, values=draw(VALUES), data=data, steps=steps,
                 noise=draw(left_out(maybe(noise()))))
