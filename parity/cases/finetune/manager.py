@@ -197,7 +197,8 @@ def scene(draw: Any, *actions: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         second = config(draw, kind, quantized) | dict(start=draw(one_of("gaussian", "gaussian", "kaiming", "olora")))
         steps.append(("apply", ("other",), second))
     known = ["default", "other"] if second else ["default"]
-    more: list[tuple[str, dict[str, Any]]] = [(draw(one_of("merge", "unmerge", "enable", "disable", "state", "merge")), {}) for _ in range(draw(integer(0, 2)))]
+    actions_more = one_of("merge", "unmerge", "enable", "disable", "state", "merge")
+    more: list[tuple[str, dict[str, Any]]] = [(draw(actions_more), {}) for _ in range(draw(integer(0, 2)))]
     steps += [(action, named(draw, action, known), options) for action, options in [*actions, *more]]
     return dict(kind=kind, tied=tied, quantized=quantized, values=draw(VALUES), data=data, steps=steps,
                 noise=draw(left_out(maybe(noise()))))
