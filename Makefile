@@ -1,5 +1,6 @@
 # make parity   every component checked in both implementations, then a small GPT trained twice
 # make test     the test suite, with the libraries it is compared with
+# make slow     the tests that train for minutes or kill a run at many moments; before a change of training or files is finished
 # make lint     ruff and mypy
 # make bench    NumPy against PyTorch
 # make clean    remove .venv and what the tools leave behind
@@ -20,13 +21,13 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist worksteal
 RUNS ?= runs/parity
 
-.PHONY: help parity test lint bench clean
+.PHONY: help parity test slow lint bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-parity test: export OMP_NUM_THREADS ?= 1
+parity test slow: export OMP_NUM_THREADS ?= 1
 
 parity: $(VENV)/.light
 	mkdir -p $(RUNS)
@@ -34,7 +35,10 @@ parity: $(VENV)/.light
 	$(BIN)/byhand train --backend both
 
 test: $(VENV)/.full
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not slow"
+
+slow: $(VENV)/.full
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m slow
 
 lint: $(VENV)/.full
 	$(BIN)/python -m ruff check .
