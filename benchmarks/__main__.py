@@ -187,7 +187,9 @@ def attention(
 
 
 @app.command
-def memory(*models: str, json_: Annotated[Path | None, Parameter(name="--json")] = None) -> int:
+def memory(
+    *models: str, json_: Annotated[Path | None, Parameter(name="--json")] = None, docs: Path | None = None, reuse: Path | None = None
+) -> int:
     """Weigh a step of fine-tuning: peak memory of the NumPy path against its plan; on a GPU, ours beside peft's.
 
     Parameters
@@ -196,17 +198,26 @@ def memory(*models: str, json_: Annotated[Path | None, Parameter(name="--json")]
         Presets; by default smollm2-135m, tinyllama-1.1b and llama-2-7b.
     json_:
         Write every figure as JSON.
+    docs:
+        A Markdown document: the table goes between its comments finetune-memory:start and finetune-memory:end.
+    reuse:
+        Figures of an earlier run, as --json wrote them, in place of a new one.
     """
-    from benchmarks.memory import BOUNDS
+    from benchmarks.memory import BOUNDS, document
     from benchmarks.memory import measure as measure_steps
     from benchmarks.memory import show as show_steps
     from parity.report import device_name
 
     machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS"),
                "date": datetime.date.today().isoformat()}
-    figures = {"machine": machine} | measure_steps(list(models) or list(BOUNDS), log)
+    if reuse is None:
+        figures = {"machine": machine} | measure_steps(list(models) or list(BOUNDS), log)
+    else:
+        figures = json.loads(reuse.read_text(encoding="utf-8"))
     show_steps(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores.", highlight=False)
+    if docs:
+        document(figures, docs)
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     kept = all(row["total"] <= row.get("bound", row["total"]) for row in figures["cpu"] if "total" in row)

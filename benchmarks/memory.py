@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from byhand.configs.llama import LLAMA_PRESETS
+from byhand.experiments.documentation import insert
 from byhand.finetuning.memory import Method, measure_memory, plan_memory
 
 BOUNDS = {"smollm2-135m": 512e6, "tinyllama-1.1b": 2e9, "llama-2-7b": 8e9}      # of QLoRA, 1 × 128 tokens
@@ -48,6 +50,19 @@ def show(figures: dict[str, Any], out: Console) -> None:
         for row in figures["cuda"]:
             table.add_row(row["model"], row["whose"], row.get("error") or _mb(row["allocated"]))
         out.print(table)
+
+
+def document(figures: dict[str, Any], path: Path) -> None:
+    """Write the table of `measure`'s figures between the marks finetune-memory of a document."""
+    machine = figures["machine"]
+    lines = ["```sh", "python -m benchmarks memory", "```", "", f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}.", "",
+             "| model | method | measured | wanted below | planned | plan off by | seconds |", "|---|---|---:|---:|---:|---:|---:|"]
+    for row in figures["cpu"]:
+        total = row.get("total")
+        off, seconds = (f"{row['planned'] / total - 1:+.1%}", f"{row['milliseconds'] / 1000:.1f}") if total else ("", "")
+        cells = (row["model"], row["method"], _mb(total), _mb(row.get("bound")), _mb(row["planned"]), off, seconds)
+        lines.append(f"| {' | '.join(cells)} |")
+    insert(path, "finetune-memory", "\n".join(lines))
 
 
 def _row(model: str, method: Method) -> dict[str, Any]:
