@@ -20,11 +20,12 @@ def sums(side, adapters, weights, kind, r=None):
     combine = side.get("finetune.combine_factors")
     exact = [w * s * product(lora_A, lora_B) for (lora_A, lora_B, s), w in zip(adapters, weights, strict=True)]
     whole = side.numpy(sum(exact))
+    length = np.sqrt((whole * whole).sum()) or 1.0
     yield "cat", product(*combine(adapters, weights=weights, kind="cat")), whole
     for rank in (1, 2, sum(len(lora_A) for lora_A, _, _ in adapters)):
         near = side.numpy(product(*combine(adapters, weights=weights, kind="svd", r=rank)))
         lost = np.linalg.svd(whole, compute_uv=False)[rank:]
-        yield f"what svd of rank {rank} misses", np.sqrt(((whole - near) ** 2).sum()), np.sqrt((lost * lost).sum())
+        yield f"what svd of rank {rank} misses", np.sqrt(((whole - near) ** 2).sum()) / length, np.sqrt((lost * lost).sum()) / length
     yield "linear of one", product(*combine(adapters[:1], weights=weights[:1], kind="linear")), exact[0]
 
 
