@@ -170,6 +170,8 @@ def config(draw: Any, kind: str, quantized: bool) -> dict[str, Any]:
     if kind.startswith("Conv"):
         return options | dict(targets=draw(one_of(("*",), ("0",), "1")), start=draw(left_out(one_of("kaiming", "gaussian"))))
     weights = start in ("pissa", "olora", "loftq")
+    if weights and quantized:
+        options["r"] = min(options["r"], 2)     # at full rank the base holds rounding only, and the scales of its codes are noise
     options["targets"] = draw(one_of(*LINEAR) if weights else one_of(*LINEAR, ("tokens", "q_proj"), ("tokens",)))
     if options["targets"] != ("tokens",):
         options |= dict(
@@ -195,6 +197,7 @@ def scene(draw: Any, *actions: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [("apply", (), first)]
     if draw(one_of(True, True, False)):
         second = config(draw, kind, quantized) | dict(start=draw(one_of("gaussian", "gaussian", "kaiming", "olora")))
+        second["r"] = min(second["r"], 2) if quantized else second["r"]
         steps.append(("apply", ("other",), second))
     known = ["default", "other"] if second else ["default"]
     actions_more = one_of("merge", "unmerge", "enable", "disable", "state", "merge")
