@@ -174,9 +174,10 @@ class Walk:
             elif not isinstance(child, ast.keyword):
                 break
         return node if len(ast.unparse(inner)) > _LONG else inner
+
     def _at(self, node: ast.AST, where: Where) -> None:
         """Add every change whose root is this node."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no _at")
 
 
 def _own_nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
