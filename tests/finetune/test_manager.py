@@ -38,8 +38,8 @@ SIZES = LlamaConfig(vocabulary=13, max_length=8, d_model=8, n_layers=2, n_heads=
 IDS, TARGETS = np.array([[1, 5, 2, 7, 12]]), np.array([[5, 2, 7, 12, 0]])
 
 
-def llama(**changes):
-    return Llama(LlamaConfig(**vars(SIZES) | dict(rope=None) | changes), rng=np.random.default_rng(0))
+def llama(dtype=np.float32, **changes):
+    return Llama(LlamaConfig(**vars(SIZES) | dict(rope=None) | changes), dtype=dtype, rng=np.random.default_rng(0))
 
 
 def adapted(config, model=None, seed=1):
@@ -118,16 +118,16 @@ def test_training_moves_adapters_and_nothing_else(options):
 @pytest.mark.parametrize("config", [ALL, LoRAConfig(r=3, targets=["tokens", "head", "q_proj"], dora=True, bias="all"),
                                     LoRAConfig(r=2, targets="all-linear", start="olora")])
 def test_merging_keeps_the_output_and_unmerging_every_bit(config):
-    model = adapted(config)
+    model = adapted(config, llama(np.float64))
     y, before = model(IDS), snapshot(model)
     merge_lora(model)
-    np.testing.assert_allclose(model(IDS), y, atol=2e-5)
+    np.testing.assert_allclose(model(IDS), y, rtol=0, atol=1e-12)
     assert not any("adapters" in name for name in model.parameters())
     unmerge_lora(model)
     assert snapshot(model) == before and np.array_equal(model(IDS), y)
     plain = {name: type(module).__name__ for name, module in llama().modules()}
     assert len(merge_and_unload(model)) == len(config.select(plain))
-    np.testing.assert_allclose(model(IDS), y, atol=2e-5)
+    np.testing.assert_allclose(model(IDS), y, rtol=0, atol=1e-12)
     assert {name: type(module).__name__ for name, module in model.modules()} == plain
 
 
