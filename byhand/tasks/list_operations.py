@@ -1,5 +1,6 @@
 """Nested list operations: expressions such as Max(First(2, 8), Second(5, 1)) over digits, whose value is a digit (after Nangia & Bowman
-2018, arXiv:1804.06028). To predict the value, a model must find which brackets belong together."""
+2018, arXiv:1804.06028). To predict the value, a model must find which brackets belong together. Two operations more give a list, and stand
+outside all others: Sort(Max(4, 7), 2) is 2, 7."""
 
 import difflib
 import random
@@ -50,6 +51,9 @@ OPERATIONS: dict[str, Callable[[list[int]], int]] = {
     "Sum": lambda values: sum(values) % 10,          # its last digit, so that every value is a digit
 }
 
+LISTS: dict[str, Callable[[list[int]], list[int]]] = {"Sort": sorted, "Reverse": lambda values: values[::-1]}   # of digits, a list of them
+_NAMES = (*OPERATIONS, *LISTS)
+
 
 def parse(text: str) -> Expression:
     """The expression that a text writes, spaces apart.
@@ -57,7 +61,7 @@ def parse(text: str) -> Expression:
     Raises
     ------
     ListOperationError   with the place: an unknown operation, a bracket or comma too many or missing, a number that is no digit, fewer
-                         than two arguments, too many levels
+                         than two arguments, an argument that is a list, too many levels
 
     Examples
     --------
@@ -79,31 +83,46 @@ def parse(text: str) -> Expression:
     return expression
 
 
-def evaluate(expression: Expression | str) -> int:
-    """The value, 0 to 9; a text is parsed first.
+def evaluate(expression: Expression | str) -> int | list[int]:
+    """The value, 0 to 9, or the list of such that Sort and Reverse give; a text is parsed first.
 
     Raises
     ------
     ListOperationError   if a text is no expression
     ValueError           if it is neither a text nor a digit nor a call, or a call that is not from `parse` has another operation, fewer
-                         than two arguments, or arguments that are no digits
+                         than two arguments, or arguments that are neither digits nor have them as values
 
     Examples
     --------
-    >>> evaluate("Max(First(2, 8), Second(5, 1))"), evaluate("Sum(9, 9, Median(3, 1, 2))")
-    (2, 0)
+    >>> evaluate("Max(First(2, 8), Second(5, 1))"), evaluate("Sum(9, 9, Median(3, 1, 2))"), evaluate("Sort(Max(4, 7), 2, 2)")
+    (2, 0, [2, 2, 7])
     """
     expression = parse(expression) if isinstance(expression, str) else expression
     if isinstance(expression, int):
         demand("list_operations.evaluate", 0 <= expression <= 9, "digits", digit=expression)
         return expression
     demand("list_operations.evaluate", isinstance(expression, Call), "a text, a digit or a Call", expression=expression)
-    choice("list_operations.evaluate", OPERATIONS, operation=expression.operation)
+    choice("list_operations.evaluate", _NAMES, operation=expression.operation)
     demand("list_operations.evaluate", len(expression.arguments) > 1, "two arguments or more", arguments=expression.arguments)
-    return OPERATIONS[expression.operation]([evaluate(argument) for argument in expression.arguments])
+    values: list[int] = []
+    for argument in expression.arguments:
+        value = evaluate(argument)
+        if isinstance(value, list):
+            demand("list_operations.evaluate", False, "arguments that are digits, not lists", argument=str(argument))
+        else:
+            values.append(value)
+    operation = expression.operation
+    return LISTS[operation](values) if operation in LISTS else OPERATIONS[operation](values)
 
 
-def generate(count: int, seed: int, *, depth: int = 3, longest: int = 4, nested: float = 0.35) -> Iterator[Expression]:
+def written(value: int | list[int]) -> str:
+    """A value as it stands behind the sign of equality: ``7``, or ``2, 7``."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def generate(
+    count: int, seed: int, *, depth: int = 3, shortest: int = 2, longest: int = 4, nested: float = 0.35, outermost: str | None = None
+) -> Iterator[Call]:
     """`count` expressions; the i-th follows from (seed, i) and the options alone, on every machine.
 
     Parameters
@@ -111,8 +130,10 @@ def generate(count: int, seed: int, *, depth: int = 3, longest: int = 4, nested:
     count : int      how many
     seed : int       which ones
     depth : int      the most levels of operations, at least 1
-    longest : int    the most arguments of an operation, at least 2
+    shortest : int   the fewest arguments of an operation, at least 2
+    longest : int    the most, at least `shortest`
     nested : float   the share of arguments that are operations, 0 to 1
+    outermost        the operation that all others stand in, Sort and Reverse among them; None: any of OPERATIONS, which are all inside
 
     Raises
     ------
@@ -126,10 +147,13 @@ def generate(count: int, seed: int, *, depth: int = 3, longest: int = 4, nested:
     who = "list_operations.generate"
     size(who, at_least=0, count=count, seed=seed)
     size(who, depth=depth)
-    size(who, at_least=2, longest=longest)
+    size(who, at_least=2, shortest=shortest, longest=longest)
+    demand(who, shortest <= longest, "shortest <= longest", shortest=shortest, longest=longest)
     demand(who, depth <= _DEEPEST, f"depth <= {_DEEPEST}", depth=depth)
     in_range(who, 0, 1, nested=nested)
-    return (_drawn(random.Random(f"{seed}, {i}").random, depth, longest, nested) for i in range(count))
+    if outermost is not None:
+        choice(who, _NAMES, outermost=outermost)
+    return (_drawn(random.Random(f"{seed}, {i}").random, depth, shortest, longest, nested, outermost) for i in range(count))
 
 
 def text(count: int, seed: int, **options: Any) -> str:
@@ -141,15 +165,15 @@ def text(count: int, seed: int, **options: Any) -> str:
     Max(9, 5) = 9
     Sum(0, 2, Sum(3, First(1, 6, 0), First(7, 3, 5, 5)), 0) = 3
     """
-    return "".join(f"{expression} = {evaluate(expression)}\n" for expression in generate(count, seed, **options))
+    return "".join(f"{expression} = {written(evaluate(expression))}\n" for expression in generate(count, seed, **options))
 
 
-def _drawn(uniform: Callable[[], float], depth: int, longest: int, nested: float) -> Call:
-    operation = [*OPERATIONS][int(uniform() * len(OPERATIONS))]
+def _drawn(uniform: Callable[[], float], depth: int, shortest: int, longest: int, nested: float, outermost: str | None = None) -> Call:
+    operation = outermost or [*OPERATIONS][int(uniform() * len(OPERATIONS))]
     arguments: list[Expression] = []
-    for _ in range(2 + int(uniform() * (longest - 1))):
+    for _ in range(shortest + int(uniform() * (longest - shortest + 1))):
         deeper = uniform() < nested and depth > 1
-        arguments.append(_drawn(uniform, depth - 1, longest, nested) if deeper else int(uniform() * 10))
+        arguments.append(_drawn(uniform, depth - 1, shortest, longest, nested) if deeper else int(uniform() * 10))
     return Call(operation, tuple(arguments))
 
 
@@ -168,12 +192,14 @@ class _Reader:
         token, place = self.take()
         if len(token) == 1 and token in "0123456789":
             return int(token)
-        if token not in OPERATIONS:
-            near = difflib.get_close_matches(token, OPERATIONS, n=1)
+        if token not in _NAMES:
+            near = difflib.get_close_matches(token, _NAMES, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             shown = f"{token!r} at character {place}" if token else "the end"
             what = "no operation" if token[:1].isalpha() else "neither a digit nor an operation"
             raise ListOperationError(f"{shown} is {what}{hint}", place)
+        if token in LISTS and level > 0:
+            raise ListOperationError(f"{token} at character {place} gives a list, and can be no argument", place)
         if level == _DEEPEST:
             raise ListOperationError(f"more than {_DEEPEST} levels of operations at character {place}", place)
         start = place

@@ -113,7 +113,7 @@ class PromptTuned(OnFrozen):
         n = len(self.prompt)
         x, tokens_backward = self.base.tokens.forward(ids, noise=at(noise, "tokens"))              # (..., T, D)
         prompt = np.broadcast_to(self.prompt, (*ids.shape[:-1], *self.prompt.shape))               # (..., n, D)
-        h, trunk_backward = self.base.trunk(np.concatenate([prompt, x], -2), noise=noise, run=run)
+        h, _, trunk_backward = self.base.trunk(np.concatenate([prompt, x], -2), noise=noise, run=run)
 
         def backward(dh):
             nothing = np.zeros((*dh.shape[:-2], n, dh.shape[-1]), dh.dtype)                        # no one reads h at the prompt

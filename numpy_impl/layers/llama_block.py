@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import in_range
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes, routed
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
 from numpy_impl.layers.module import Module
@@ -36,6 +37,8 @@ class LlamaBlock(Module):
     eps : float                 ε of the norms
     dropout : float             the share dropped of what a branch adds
     attention_dropout : float   the share of attention probabilities dropped
+    mlp : Module                what stands in the feed-forward layer's place, a mixture of experts, say; d_hidden, activation and mlp_bias
+                                are without meaning then
     dtype                       of the parameters
     rng                         np.random.Generator of the initial values
 
@@ -53,7 +56,7 @@ class LlamaBlock(Module):
     def __init__(self, d_model: int, n_heads: int, d_hidden: int, *, n_kv_heads: int | None = None, head_width: int | None = None,
                  attention_bias: bool | Literal["qkv"] = False, mlp_bias: bool = False, qk_norm: bool = False,
                  window: tuple[int | None, int | None] | None = None, activation: str = "swiglu", eps: float = 1e-5,
-                 dropout: float = 0.0, attention_dropout: float = 0.0, dtype: DTypeLike = np.float32,
+                 dropout: float = 0.0, attention_dropout: float = 0.0, mlp: Module | None = None, dtype: DTypeLike = np.float32,
                  rng: np.random.Generator | None = None):
         in_range("LlamaBlock", 0, 1, dropout=dropout)
         self.dropout = dropout
@@ -63,25 +66,34 @@ class LlamaBlock(Module):
             dropout=attention_dropout, dtype=dtype, rng=rng,
         )
         self.norm2 = RMSNorm(d_model, eps=eps, dtype=dtype)
-        self.mlp = GatedFeedForward(d_model, d_hidden, activation=activation, bias=mlp_bias, dtype=dtype, rng=rng)
+        if mlp is None:
+            mlp = GatedFeedForward(d_model, d_hidden, activation=activation, bias=mlp_bias, dtype=dtype, rng=rng)
+        self.mlp = mlp
 
     def forward(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
                 noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., T, D), rotary and mask as GroupedQueryAttention takes them -> y (..., T, D); backward: dy -> dx, grads."""
+        y, _, backward = self.routed(x, rotary=rotary, mask=mask, causal=causal, noise=noise)
+        return y, backward
+
+    def routed(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
+               real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
+        the routers -> dx, grads."""
         h, norm1_backward = self.norm1.forward(x)
         h, attn_backward = self.attn.forward(h, rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"))
         h, dropout1_backward = dropout(h, p=self.dropout, noise=at(noise, "dropout1"))
         mid = x + h
         h, norm2_backward = self.norm2.forward(mid)
-        h, mlp_backward = self.mlp.forward(h, noise=at(noise, "mlp"))
+        h, routes, mlp_backward = routed(self.mlp, h, real=real, noise=at(noise, "mlp"))
         h, dropout2_backward = dropout(h, p=self.dropout, noise=at(noise, "dropout2"))
 
-        def backward(dy):
-            dh, dmlp = mlp_backward(dropout2_backward(dy))
+        def backward(dy, dlogits=()):
+            dh, dmlp = mlp_backward(dropout2_backward(dy), dlogits)
             dbranch, dnorm2 = norm2_backward(dh)
             dmid = dy + dbranch                                         # the skip, plus the branch
             dh, *_, dattn = attn_backward(dropout1_backward(dmid))
             dbranch, dnorm1 = norm1_backward(dh)
             return dmid + dbranch, {"norm1": dnorm1, "attn": dattn, "norm2": dnorm2, "mlp": dmlp}
 
-        return mid + h, backward
+        return mid + h, routes, backward

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes, routed
 from numpy_impl.layers.module import Module
 
 Run = Literal["keep", "recompute", "inference"]
@@ -55,27 +56,34 @@ class Stack(Module):
     def forward(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
                 **inputs: Any) -> tuple[NDArray, Callable | None]:
         """x, *shared -> y; backward: dy -> dx, *dshared, grads, one a layer (no backward in inference)."""
+        y, _, backward = self.routed(x, *shared, noise=noise, run=run, **inputs)
+        return y, backward
+
+    def routed(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
+               **inputs: Any) -> tuple[NDArray, Routes, Callable | None]:
+        """x, *shared -> y, and what the routers of all layers did; backward: dy, their dlogits -> dx, *dshared, grads, one a layer."""
         choice("Stack", ("keep", "recompute", "inference"), run=run)
         streams = [at(noise, str(i)) for i in range(len(self.layers))]
-        trail = []                                     # per layer: its pullback, or the input to make it from
+        trail: list[Any] = []                          # per layer: its pullback, or the input to make it from
+        own: list[slice] = []                          # per layer: which of all routers are its own
+        routes: Routes = ()
         for layer, stream in zip(self.layers, streams, strict=True):
-            if run == "keep":
-                x, pullback = layer.forward(x, *shared, noise=stream, **inputs)
-                trail.append(pullback)
-            else:
-                if run == "recompute":
-                    trail.append(x)
-                x = layer(x, *shared, noise=stream, **inputs)
+            before = x
+            x, found, pullback = routed(layer, before, *shared, noise=stream, **inputs)
+            trail.append({"keep": pullback, "recompute": before, "inference": None}[run])
+            own.append(slice(len(routes), len(routes) + len(found)))
+            routes += found
+            del before, pullback                       # what the trail does not hold is free before the next layer runs
 
-        def backward(dy):
+        def backward(dy, dlogits=()):
             dshared, grads = [None if array is None else np.zeros_like(array) for array in shared], []
-            for layer, stream, kept in zip(self.layers[::-1], streams[::-1], trail[::-1], strict=True):
-                pullback = kept if run == "keep" else layer.forward(kept, *shared, noise=stream, **inputs)[1]
-                dy, *dothers, layer_grads = pullback(dy)
+            for layer, stream, kept, routers in zip(self.layers[::-1], streams[::-1], trail[::-1], own[::-1], strict=True):
+                pullback = kept if run == "keep" else routed(layer, kept, *shared, noise=stream, **inputs)[2]
+                dy, *dothers, layer_grads = pullback(dy, dlogits[routers])
                 for total, dother in zip(dshared, dothers, strict=False):      # optional inputs that are not shared have no total
                     if total is not None:
                         total += dother
                 grads.append(layer_grads)
             return dy, *dshared, grads[::-1]
 
-        return x, (None if run == "inference" else backward)
+        return x, routes, (None if run == "inference" else backward)

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.decoder import DecoderConfig
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.decoder_block import DecoderBlock
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.module import Module
@@ -65,7 +66,7 @@ class Decoder(CausalLM):
         elif config.positions == "sinusoidal":
             self.positions = SinusoidalPositions(config.d_model, dtype=dtype)
 
-        def block() -> Module:
+        def block(i: int) -> Module:
             return DecoderBlock(
                 config.d_model, config.n_heads, config.d_hidden, norm=config.norm, norm_type=config.norm_type,
                 activation=config.activation, bias=config.bias, eps=config.norm_eps, dropout=config.dropout, attention=config.attention,
@@ -81,20 +82,21 @@ class Decoder(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
+              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
         c = math.sqrt(self.config.d_model) if self.config.positions == "sinusoidal" else 1.0
         x, positions_backward = _maybe(self.positions)(c * x)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        x, blocks_backward = self.blocks.forward(x, noise=at(noise, "blocks"), run=run)
+        x, routes, blocks_backward = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run)
         h, norm_backward = _maybe(self.norm)(x)
 
-        def backward(dh):
+        def backward(dh, dlogits=()):
             dx, dnorm = norm_backward(dh)
-            dx, dblocks = blocks_backward(dx)
+            dx, dblocks = blocks_backward(dx, dlogits)
             dx, dpositions = positions_backward(dropout_backward(dx))
             return c * dx, {"positions": dpositions, "blocks": dblocks, "norm": dnorm}
 
-        return h, None if run == "inference" else backward
+        return h, routes, None if run == "inference" else backward
 
 
 def _maybe(layer: Module | None) -> Callable:

@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.block import Block
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.module import Module
@@ -55,7 +56,7 @@ class GPT2(CausalLM):
         self.tokens = Embedding(config.vocabulary, config.d_model, dtype=dtype, rng=rng)
         self.positions = LearnedPositions(config.max_length, config.d_model, dtype=dtype, rng=rng)
 
-        def block() -> Module:
+        def block(i: int) -> Module:
             return Block(config.d_model, config.n_heads, config.d_hidden, activation=config.activation, eps=config.norm_eps,
                          dropout=config.dropout, attention_dropout=config.dropout, dtype=dtype, rng=rng)
 
@@ -64,16 +65,17 @@ class GPT2(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
+              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
         x, positions_backward = self.positions.forward(x)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        x, blocks_backward = self.blocks.forward(x, causal=True, noise=at(noise, "blocks"), run=run)
+        x, routes, blocks_backward = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run)
         h, norm_backward = self.norm.forward(x)
 
-        def backward(dh):
+        def backward(dh, dlogits=()):
             dx, dnorm = norm_backward(dh)
-            dx, dblocks = blocks_backward(dx)
+            dx, dblocks = blocks_backward(dx, dlogits)
             dx, dpositions = positions_backward(dropout_backward(dx))
             return dx, {"positions": dpositions, "blocks": dblocks, "norm": dnorm}
 
-        return h, None if run == "inference" else backward
+        return h, routes, None if run == "inference" else backward

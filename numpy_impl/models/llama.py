@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.llama_block import LlamaBlock
@@ -58,7 +59,7 @@ class Llama(CausalLM):
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, dtype=dtype, rng=rng)
 
-        def block() -> Module:
+        def block(i: int) -> Module:
             return LlamaBlock(
                 config.d_model, config.n_heads, config.d_hidden, n_kv_heads=config.n_kv_heads, head_width=config.head_width,
                 attention_bias=config.attention_bias, mlp_bias=config.mlp_bias, qk_norm=config.qk_norm,
@@ -71,17 +72,19 @@ class Llama(CausalLM):
         self.head = None if config.tied else Linear(config.d_model, config.vocabulary, bias=False, dtype=dtype, rng=rng)
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
+              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        x, blocks_backward = self.blocks.forward(x, rotary=self._rotary(x), causal=True, noise=at(noise, "blocks"), run=run)
+        inputs = dict(rotary=self._rotary(x), causal=True, real=real)
+        x, routes, blocks_backward = self.blocks.routed(x, **inputs, noise=at(noise, "blocks"), run=run)
         h, norm_backward = self.norm.forward(x)
 
-        def backward(dh):
+        def backward(dh, dlogits=()):
             dx, dnorm = norm_backward(dh)
-            dx, dblocks = blocks_backward(dx)
+            dx, dblocks = blocks_backward(dx, dlogits)
             return dropout_backward(dx), {"blocks": dblocks, "norm": dnorm}
 
-        return h, None if run == "inference" else backward
+        return h, routes, None if run == "inference" else backward
 
     def _rotary(self, x: NDArray) -> tuple[NDArray, NDArray]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned."""

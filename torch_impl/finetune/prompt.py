@@ -63,5 +63,5 @@ class PromptTuned(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             x = self.base.tokens(ids, noise=at(noise, "tokens"))
             prompt = self.prompt.expand(*ids.shape[:-1], *self.prompt.shape)
-            h = self.base.trunk(torch.cat([prompt, x], -2), noise=noise, run=run)
+            h, _ = self.base.trunk(torch.cat([prompt, x], -2), noise=noise, run=run)
             return h[..., len(self.prompt) :, :]

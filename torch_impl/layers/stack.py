@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes, routed
 
 Run = Literal["keep", "recompute", "inference"]
 
@@ -24,12 +25,19 @@ class Stack(nn.ModuleList):
         super().__init__(layers)
 
     def forward(self, x: Tensor, *shared: Tensor | None, noise: Noise | None = None, run: Run = "keep", **inputs: Any) -> Tensor:
+        return self.routed(x, *shared, noise=noise, run=run, **inputs)[0]
+
+    def routed(self, x: Tensor, *shared: Tensor | None, noise: Noise | None = None, run: Run = "keep",
+               **inputs: Any) -> tuple[Tensor, Routes]:
+        """x, *shared -> y, and what the routers of all layers did."""
         choice("Stack", ("keep", "recompute", "inference"), run=run)
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
+            routes: Routes = ()
             for i, layer in enumerate(self):
                 stream = at(noise, str(i))
                 if run == "recompute":  # masks come from `noise`, so no global random state needs restoring
-                    x = checkpoint(layer, x, *shared, noise=stream, use_reentrant=False, preserve_rng_state=False, **inputs)
+                    x, own = checkpoint(routed, layer, x, *shared, noise=stream, use_reentrant=False, preserve_rng_state=False, **inputs)
                 else:
-                    x = layer(x, *shared, noise=stream, **inputs)
-        return x
+                    x, own = routed(layer, x, *shared, noise=stream, **inputs)
+                routes += own
+        return x, routes

@@ -6,41 +6,69 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank
+from byhand.checks import at_least_rank, booleans, same_shape
+from byhand.configs.routing import RoutingLoss
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes
 from torch_impl.layers.stack import Run, Stack
 from torch_impl.models._head import LanguageModel
+from torch_impl.models._routing_loss import routing_loss
 
 
 class CausalLM(LanguageModel):
-    """logits = head(trunk(tokens[ids])). A subclass says what the trunk is."""
+    """logits = head(trunk(tokens[ids])). A subclass says what the trunk is.
 
-    def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
-        """Embedded tokens x (..., T, D) -> h (..., T, D), what the head reads."""
+    routing_loss   what the training loss adds where layers route tokens to experts; None: nothing
+    watch          called with what the routers did in every forward pass of training; None: no one looks
+    """
+
+    routing_loss: RoutingLoss | None = None
+    watch: Callable[[Routes], None] | None = None
+
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
+        """Embedded tokens x (..., T, D) -> h (..., T, D), what the head reads, and what the routers did with the tokens, of which `real`
+        (..., T) are no padding."""
         raise TypeError(f"{type(self).__name__} defines no trunk")
 
     def hidden(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """ids (..., T) -> h (..., T, D), what the head reads."""
+        return self._routed(ids, None, noise, run)[0]
+
+    def _routed(self, ids: Tensor, real: Tensor | None, noise: Noise | None, run: Run) -> tuple[Tensor, Routes]:
+        """As `hidden`, and what the routers did."""
         at_least_rank(type(self).__name__, 1, ids=ids)
+        booleans(type(self).__name__, real=real)
+        same_shape(type(self).__name__, ids.shape, real=real)
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            return self.trunk(self.tokens(ids, noise=at(noise, "tokens")), noise=noise, run=run)
+            return self.trunk(self.tokens(ids, noise=at(noise, "tokens")), real=real, noise=noise, run=run)
 
     def forward(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             return self.logits(self.hidden(ids, noise=noise, run=run), noise=noise)
 
-    def loss(self, ids: Tensor, targets: Tensor, *, normalizer: float | None = None, noise: Noise | None = None,
-             run: Run = "keep") -> Tensor:
-        """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean."""
+    def loss(self, ids: Tensor, targets: Tensor, *, normalizer: float | None = None, real: Tensor | None = None,
+             noise: Noise | None = None, run: Run = "keep") -> Tensor:
+        """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean. In training the
+        `routing_loss` is added; `real` (..., T) says which tokens count in it, by default all: those that are no padding."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            return self.loss_of(self.hidden(ids, noise=noise, run=run), targets, normalizer=normalizer, noise=noise)
+            h, routes = self._routed(ids, real, noise, run)
+            loss = self.loss_of(h, targets, normalizer=normalizer, noise=noise)
+            if run == "inference":
+                return loss
+            if self.watch is not None:
+                self.watch(routes)
+            if routes and self.routing_loss is not None:
+                # An update sums its micro-batches' losses, each divided by the tokens of all: what is added is weighed by this one's share.
+                share = 1.0 if normalizer is None else int((targets != -100).sum()) / normalizer
+                loss = loss + share * routing_loss(routes, self.routing_loss, real=real)
+            return loss
 
-    def _stack(self, block: Callable[[], nn.Module], prepare: Callable[[nn.Module], nn.Module] | None,
+    def _stack(self, block: Callable[[int], nn.Module], prepare: Callable[[nn.Module], nn.Module] | None,
                rng: torch.Generator | None) -> Stack:
-        """n_layers blocks; with `prepare`, each gets its starting values and is handed over before the next one is made."""
+        """block(0) … block(n_layers − 1); with `prepare`, each gets its starting values and is handed over before the next one is made."""
         blocks = []
-        for _ in range(self.config.n_layers):
-            made = block()
+        for i in range(self.config.n_layers):
+            made = block(i)
             if prepare is not None:
                 self._start(made, rng)
                 made = prepare(made)
@@ -54,7 +82,8 @@ class CausalLM(LanguageModel):
                 continue
             if name.endswith("proj.bias"):
                 nn.init.zeros_(parameter)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            elif name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers), generator=rng)
-            elif name.endswith(("proj.weight", "tokens.weight", "head.weight")):
+            elif name.endswith(("proj.weight", "experts.gate_proj", "experts.up_proj", "router.weight", "shared_gate.weight",
+                                "tokens.weight", "head.weight")):
                 nn.init.normal_(parameter, std=0.02, generator=rng)

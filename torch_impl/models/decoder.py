@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from byhand.configs.decoder import DecoderConfig
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes
 from torch_impl.layers.decoder_block import DecoderBlock
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.norm import LayerNorm, RMSNorm
@@ -37,7 +38,7 @@ class Decoder(CausalLM):
         elif config.positions == "sinusoidal":
             self.positions = SinusoidalPositions(config.d_model, dtype=dtype)
 
-        def block() -> nn.Module:
+        def block(i: int) -> nn.Module:
             return DecoderBlock(
                 config.d_model, config.n_heads, config.d_hidden, norm=config.norm, norm_type=config.norm_type,
                 activation=config.activation, bias=config.bias, eps=config.norm_eps, dropout=config.dropout, attention=config.attention,
@@ -53,10 +54,10 @@ class Decoder(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             c = math.sqrt(self.config.d_model) if self.config.positions == "sinusoidal" else 1.0
             x = c * x if self.positions is None else self.positions(c * x)
             x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-            x = self.blocks(x, noise=at(noise, "blocks"), run=run)
-            return x if self.norm is None else self.norm(x)
+            x, routes = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run)
+            return x if self.norm is None else self.norm(x), routes

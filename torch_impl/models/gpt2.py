@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes
 from torch_impl.layers.block import Block
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.norm import LayerNorm
@@ -31,7 +32,7 @@ class GPT2(CausalLM):
         self.tokens = Embedding(config.vocabulary, config.d_model, **made)
         self.positions = LearnedPositions(config.max_length, config.d_model, **made)
 
-        def block() -> nn.Module:
+        def block(i: int) -> nn.Module:
             return Block(config.d_model, config.n_heads, config.d_hidden, activation=config.activation, eps=config.norm_eps,
                          dropout=config.dropout, attention_dropout=config.dropout, **made)
 
@@ -40,7 +41,8 @@ class GPT2(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             x = dropout(self.positions(x), p=self.config.dropout, noise=at(noise, "dropout"))
-            return self.norm(self.blocks(x, causal=True, noise=at(noise, "blocks"), run=run))
+            x, routes = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run)
+            return self.norm(x), routes

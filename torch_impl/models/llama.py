@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.llama_block import LlamaBlock
@@ -32,7 +33,7 @@ class Llama(CausalLM):
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, **made)
 
-        def block() -> nn.Module:
+        def block(i: int) -> nn.Module:
             return LlamaBlock(
                 config.d_model, config.n_heads, config.d_hidden, n_kv_heads=config.n_kv_heads, head_width=config.head_width,
                 attention_bias=config.attention_bias, mlp_bias=config.mlp_bias, qk_norm=config.qk_norm,
@@ -45,10 +46,11 @@ class Llama(CausalLM):
         self.head = None if config.tied else Linear(config.d_model, config.vocabulary, bias=False, **made)
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-            return self.norm(self.blocks(x, rotary=self._rotary(x), causal=True, noise=at(noise, "blocks"), run=run))
+            x, routes = self.blocks.routed(x, real=real, rotary=self._rotary(x), causal=True, noise=at(noise, "blocks"), run=run)
+            return self.norm(x), routes
 
     def _rotary(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned."""
