@@ -153,7 +153,7 @@ def generate(
     in_range(who, 0, 1, nested=nested)
     if outermost is not None:
         choice(who, _NAMES, outermost=outermost)
-    return (_drawn(random.Random(f"{seed}, {i}").random, depth, shortest, longest, nested, outermost) for i in range(count))
+    return (draw(random.Random(f"{seed}, {i}").random, depth, shortest, longest, nested, outermost) for i in range(count))
 
 
 def text(count: int, seed: int, **options: Any) -> str:
@@ -168,12 +168,13 @@ def text(count: int, seed: int, **options: Any) -> str:
     return "".join(f"{expression} = {written(evaluate(expression))}\n" for expression in generate(count, seed, **options))
 
 
-def _drawn(uniform: Callable[[], float], depth: int, shortest: int, longest: int, nested: float, outermost: str | None = None) -> Call:
+def draw(uniform: Callable[[], float], depth: int, shortest: int, longest: int, nested: float, outermost: str | None = None) -> Call:
+    """One of `generate`'s expressions, from a source of numbers in [0, 1)."""
     operation = outermost or [*OPERATIONS][int(uniform() * len(OPERATIONS))]
     arguments: list[Expression] = []
     for _ in range(shortest + int(uniform() * (longest - shortest + 1))):
         deeper = uniform() < nested and depth > 1
-        arguments.append(_drawn(uniform, depth - 1, shortest, longest, nested) if deeper else int(uniform() * 10))
+        arguments.append(draw(uniform, depth - 1, shortest, longest, nested) if deeper else int(uniform() * 10))
     return Call(operation, tuple(arguments))
 
 

@@ -18,6 +18,7 @@ def test_values_follow_from_the_definitions():
         want = {"First": values[0], "Second": values[1], "Last": values[-1], "Max": ordered[-1], "Min": ordered[0],
                 "Median": next(v for v in ordered if 2 * sum(w <= v for w in values) >= len(values)), "Sum": int(str(sum(values))[-1])}
         assert {name: evaluate(f"{name}({written})") for name in OPERATIONS} == want
+        assert evaluate(f"Sort({written})") == ordered and evaluate(f"Reverse({written})") == values[::-1]
     assert evaluate("Max(First(2, 8), Second(5, 1))") == 2 and evaluate(" 7 ") == 7
     assert evaluate(Call("Sum", (3, Call("Min", (4, 9))))) == 7
 
@@ -56,7 +57,10 @@ def test_options_bound_what_is_drawn():
     assert {depth(e) for e in generate(20, seed=0, depth=5, nested=1.0)} == {5}
     assert {depth(e) for e in generate(20, seed=0, nested=0)} == {1}
     assert {longest(e) for e in generate(200, seed=0, longest=6)} == {2, 3, 4, 5, 6}
-    for wrong in (dict(count=-1), dict(seed=-1), dict(depth=0), dict(depth=101), dict(longest=1), dict(nested=1.5)):
+    assert {str(e).partition("(")[0] for e in generate(20, seed=0, outermost="Sort")} == {"Sort"}
+    assert {len(e.arguments) for e in generate(50, seed=0, shortest=3, nested=0)} == {3, 4}
+    for wrong in (dict(count=-1), dict(seed=-1), dict(depth=0), dict(depth=101), dict(longest=1), dict(nested=1.5), dict(shortest=1),
+                  dict(shortest=5), dict(outermost="Sorted")):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             generate(**(dict(count=1, seed=0) | wrong))
 
@@ -78,6 +82,7 @@ def test_options_bound_what_is_drawn():
         ("First(1, Max(2))", "Max at character 9 needs two arguments or more", 9),
         ("Max(1, 2))", "nothing may follow the expression; got ')' at character 9", 9),
         ("1 = 1", "nothing may follow the expression; got '=' at character 2", 2),
+        ("Max(Sort(1, 2), 2)", "Sort at character 4 gives a list, and can be no argument", 4),
         ("Max(1, " * 5000, "more than 100 levels", 700),
     ],
 )
@@ -92,6 +97,8 @@ def test_calls_of_other_making_are_refused():
         evaluate(Call("Maxx", (1, 2)))
     with pytest.raises(ValueError, match="two arguments or more"):
         evaluate(Call("Second", (1,)))
+    with pytest.raises(ValueError, match=r"digits, not lists; got argument 'Sort\(1, 2\)'"):
+        evaluate(Call("Max", (Call("Sort", (1, 2)), 3)))
     for wrong in (12, -1, Call("Max", (12, 3))):
         with pytest.raises(ValueError, match="needs digits; got digit"):
             evaluate(wrong)
