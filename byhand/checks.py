@@ -79,6 +79,16 @@ def floats(function: str, **arrays: Any) -> None:
             fail(function, f"{first[0]} and {name} in one dtype", f"{first[0]} {describe(first[1])} and {name} {describe(array)}")
 
 
+def not_nan(function: str, **arrays: Any) -> None:
+    """No entry of a float array is NaN (None passes). On an accelerator this is not looked at: reading back stalls it, and a NaN shows
+    in what is computed."""
+    for name, array in arrays.items():
+        if array is None or (_is_torch(array) and array.device.type != "cpu"):
+            continue
+        if bool((array != array).any()):
+            fail(function, f"{name} without NaN", f"NaN in {name} {describe(array)}")
+
+
 def integers(function: str, **arrays: Any) -> None:
     """Every array holds integers (None passes)."""
     _of_kind(function, "integers", _INTEGERS, arrays)
@@ -218,6 +228,20 @@ def cumulative(function: str, total: int, **arrays: Any) -> None:
         if not ends or ends[0] != 0 or ends[-1] != total or any(a > b for a, b in itertools.pairwise(ends)):
             shown = ", ".join(map(str, ends[:9])) + (", …" if len(ends) > 9 else "")
             fail(function, f"{name} as cumulative lengths, from 0 to {total} and never falling", f"[{shown}]")
+
+
+def counts(function: str, total: int, **arrays: Any) -> None:
+    """Every array holds how many of `total` things are of each kind: integers on one axis, none negative, that sum to `total`. On an
+    accelerator this is the kernel's check: reading back stalls it."""
+    integers(function, **arrays)
+    exact_rank(function, 1, **arrays)
+    for name, array in arrays.items():
+        if _is_torch(array) and array.device.type != "cpu":
+            continue
+        each = array.tolist()
+        if min(each, default=0) < 0 or sum(each) != total:
+            shown = ", ".join(map(str, each[:9])) + (", …" if len(each) > 9 else "")
+            fail(function, f"{name} as integers >= 0 that sum to {total}", f"[{shown}]")
 
 
 def window(function: str, **values: Any) -> None:

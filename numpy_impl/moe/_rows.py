@@ -1,0 +1,27 @@
+"""The sum of those rows that belong to one token: what un-permuting does, and what permuting does backward."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numpy_impl.ops._blocks import blocks
+
+
+def sum_rows(rows: NDArray, weights: NDArray, tokens: NDArray, n: int) -> NDArray:
+    """y[t] = Σ over the rows m with tokens[m] = t of weights[m] · rows[m].
+
+    rows (M, D), weights (M,), tokens (M,) integers in [0, n) -> y (n, D); a token without rows is 0.
+    """
+    # Tokens with c rows each form a rectangle (tokens, c) of row numbers; gathered, it is (tokens, c, D), and the weighted sum over c is a
+    # small matrix product. There is one rectangle where every token has k rows, and at most k + 1 of them where some were dropped.
+    width = rows.shape[1]
+    y = np.zeros((n, width), rows.dtype)
+    order = np.argsort(tokens.astype(np.min_scalar_type(n)), kind="stable")     # (M,): the rows of one token stand together
+    counts = np.bincount(tokens, minlength=n)                                   # (n,)
+    first = np.cumsum(counts) - counts                                          # (n,): where in `order` a token begins
+    for count in np.unique(counts[counts > 0]):
+        these = np.flatnonzero(counts == count)                                 # (T,): the tokens with so many rows
+        places = order[first[these, None] + np.arange(count)]                   # (T, c)
+        for part in blocks(len(these), 2 * count * width):
+            gathered = np.take(rows, places[part], axis=0)                      # (block, c, D)
+            y[these[part]] = np.matmul(weights[places[part], None].swapaxes(1, 2), gathered)[:, 0]
+    return y
