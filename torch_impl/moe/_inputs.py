@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byhand.checks import choice, counts, demand, exact_rank, floats, given, ids_below, same_shape
+from byhand.checks import choice, counts, describe, exact_rank, fail, floats, given, ids_below, same_shape
 from torch_impl.layers.feed_forward import ACTIVATIONS
 from torch_impl.layers.gated_feed_forward import GATES
 
@@ -21,7 +21,8 @@ def checked(who: str, x: Tensor, weights: Tensor, gate: Tensor | None, up: Tenso
     same_shape(who, (count, hidden, width), up=up, gate=gate)
     same_shape(who, (count, width, hidden), down=down)
     choice(who, ACTIVATIONS if gate is None else GATES, activation=activation)
-    demand(who, isinstance(plan, tuple) and len(plan) == 3, "plan as a Plan: tokens, slots and counts", plan=plan)
+    if not isinstance(plan, tuple) or len(plan) != 3:
+        fail(who, "plan as a Plan: tokens, slots and counts", f"a tuple of {len(plan)}" if isinstance(plan, tuple) else describe(plan))
     tokens, slots, rows_of = plan
     ids_below(who, x.shape[0], **{"plan.tokens": tokens})
     ids_below(who, weights.numel(), **{"plan.slots": slots})
