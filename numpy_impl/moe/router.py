@@ -35,6 +35,7 @@ def router(
     before: bool = True,
     renormalise: bool = False,
     scale: float = 1.0,
+    by: NDArray | None = None,
     bias: NDArray | None = None,
     groups: int = 1,
     top_groups: int | None = None,
@@ -53,7 +54,8 @@ def router(
     before : bool       score all experts and choose then (True), or choose first and score the chosen ones alone
     renormalise : bool  divide the chosen scores by their sum
     scale : float > 0   multiplies the weights last
-    bias : (E,)         added to the scores to choose by, and to nothing else (see `balance_bias`)
+    by : (..., E)       what to choose by in place of the scores: those that `sinkhorn` has evened out, say
+    bias : (E,)         added to what is chosen by, and to nothing else (see `balance_bias`)
     groups : int        the experts stand in this many groups of equal size, neighbours together; it divides E
     top_groups : int    a token chooses among the experts of its so many best groups; all by default
     group_score : str   a group is as good as its best expert, "max", or as the sum of its two best, "top2"
@@ -81,9 +83,10 @@ def router(
     array([[ 0.    ,  0.2222, -0.2222,  0.    ]])
     """
     floats("router", logits=logits)
-    floats("router", bias=bias)
+    floats("router", by=by, bias=bias)
     at_least_rank("router", 1, logits=logits)
     e = logits.shape[-1]
+    same_shape("router", logits.shape, by=by)
     same_shape("router", (e,), bias=bias)
     choice("router", ("softmax", "sigmoid"), score=score)
     choice("router", ("max", "top2"), group_score=group_score)
@@ -95,13 +98,14 @@ def router(
     demand("router", top_groups <= groups, "top_groups of at most groups", top_groups=top_groups, groups=groups)
     demand("router", k <= top_groups * (e // groups), "k of at most the number of experts to choose from", k=k, logits=logits,
            top_groups=top_groups, groups=groups)
-    not_nan("router", logits=logits, bias=bias)
+    not_nan("router", logits=logits, by=by, bias=bias)
 
     score_of = softmax if score == "softmax" else sigmoid
     scores, scores_backward = score_of(logits)                               # (..., E)
     # Scores rise with their logits, so where nothing is added to them the logits make the same choice, and rounding makes no ties there.
-    by_logits = bias is None and (groups == 1 or group_score == "max")
-    by = logits if by_logits else scores if bias is None else scores + bias  # (..., E)
+    if by is None:
+        by = logits if bias is None and (groups == 1 or group_score == "max") else scores
+    by = by if bias is None else by + bias                                   # (..., E)
     if top_groups < groups:
         by = _confined(by, groups, top_groups, best=1 if group_score == "max" else 2)
     ids = top_k(by, k=k)                                                     # (..., k)

@@ -25,6 +25,7 @@ def router(
     before: bool = True,
     renormalise: bool = False,
     scale: float = 1.0,
+    by: Tensor | None = None,
     bias: Tensor | None = None,
     groups: int = 1,
     top_groups: int | None = None,
@@ -38,9 +39,10 @@ def router(
     Logits in half precision are routed in float32, and weights and scores stay float32.
     """
     floats("router", logits=logits)
-    floats("router", bias=bias)
+    floats("router", by=by, bias=bias)
     at_least_rank("router", 1, logits=logits)
     e = logits.shape[-1]
+    same_shape("router", logits.shape, by=by)
     same_shape("router", (e,), bias=bias)
     choice("router", ("softmax", "sigmoid"), score=score)
     choice("router", ("max", "top2"), group_score=group_score)
@@ -52,14 +54,15 @@ def router(
     demand("router", top_groups <= groups, "top_groups of at most groups", top_groups=top_groups, groups=groups)
     demand("router", k <= top_groups * (e // groups), "k of at most the number of experts to choose from", k=k, logits=logits,
            top_groups=top_groups, groups=groups)
-    not_nan("router", logits=logits, bias=bias)
+    not_nan("router", logits=logits, by=by, bias=bias)
 
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scores = _scored(logits, score)
     with torch.no_grad():
         # Scores rise with their logits: where nothing is added to them the logits choose the same, and rounding makes no ties there.
-        by_logits = bias is None and (groups == 1 or group_score == "max")
-        by = logits if by_logits else scores if bias is None else scores + bias
+        if by is None:
+            by = logits if bias is None and (groups == 1 or group_score == "max") else scores
+        by = by if bias is None else by + bias
         if top_groups < groups:
             by = _confined(by, groups, top_groups, best=1 if group_score == "max" else 2)
         ids = top_k(by, k=k)

@@ -103,7 +103,7 @@ def _run(side, logits, **options):
         "top_groups < groups -> top_groups <= groups": "where every group stays, none is shut",
         "np.sort(grouped, -1)[..., -best:].sum(-1) -> np.sort(grouped, -1)[..., -best:].mean(-1)": "the groups rank alike",
     },
-    fixed={"bias": "it only chooses; balance_bias moves it"},
+    fixed={"bias": "it only chooses; balance_bias moves it", "by": "it only chooses"},
     refuses=[
         dict(logits=array(), k=1),
         dict(logits=array(2, 3), k=0),
@@ -120,6 +120,8 @@ def _run(side, logits, **options):
         dict(logits=array(2, 3), k=1, bias=array(1, 3)),
         dict(logits=array(2, 3), k=1, bias=np.array([0.0, np.nan, 1.0])),
         dict(logits=array(2, 3), k=1, bias=np.array([0, 1, 2])),
+        dict(logits=array(2, 3), k=1, by=array(3)),
+        dict(logits=array(1, 2), k=1, by=np.array([[0.0, np.nan]])),
         dict(logits=array(2, 6), k=1, groups=4),
         dict(logits=array(2, 6), k=1, groups=0),
         dict(logits=array(2, 6), k=1, groups=3, top_groups=4),
@@ -140,8 +142,9 @@ def router(draw):
         if not draw.ordinary:
             small = array(*lead, e, low=-50, high=-42)             # sigmoids around the constant that keeps their sum from 0
             logits = draw(one_of(logits, crowded((*lead, e)), small if score == "sigmoid" else logits))
+        by = draw(left_out(one_of(None, crowded((*lead, e)))))
     else:
-        logits = decided((*lead, e), score, bias, groups)
+        logits, by = decided((*lead, e), score, bias, groups), draw(left_out(None))
     return dict(
         logits=logits,
         k=draw(integer(1, top_groups * (e // groups))),
@@ -149,6 +152,7 @@ def router(draw):
         before=draw(left_out(flag())),
         renormalise=draw(left_out(flag())),
         scale=draw(left_out(one_of(1.0, 2.5, 0.25))),
+        by=by,
         bias=draw(left_out(None)) if bias is None else np.array(bias),
         groups=draw(left_out(1)) if groups == 1 else groups,
         top_groups=draw(left_out(None)) if top_groups == groups and draw(flag()) else top_groups,
