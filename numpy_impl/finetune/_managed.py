@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from byhand.checks import choice, demand
 from byhand.configs.lora import LoRAConfig
 from numpy_impl.finetune._adapted import Adapter, _Adapted
+from numpy_impl.finetune._expert import Expert
 from numpy_impl.finetune.lora import lora_scaling
 from numpy_impl.finetune.lora_conv import LoRAConv1d, LoRAConv2d
 from numpy_impl.finetune.lora_embedding import LoRAEmbedding
@@ -29,6 +30,11 @@ def outermost(model: Module) -> Iterator[tuple[str, Module]]:
         if inside is None or not place.startswith(inside):
             inside = f"{place}." if isinstance(module, _Adapted) else None
             yield place, module
+
+
+def has_adapters(model: Module) -> bool:
+    """Whether something in the model trains beside it: adapters of any name, or the experts of MixLoRA."""
+    return any(isinstance(module, (_Adapted, Expert)) for _, module in outermost(model))
 
 
 def adapted_modules(who: str, model: Module, names: Iterable[str] = ()) -> dict[str, _Adapted]:

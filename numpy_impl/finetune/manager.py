@@ -17,6 +17,7 @@ from numpy_impl.finetune._managed import (
     check_finite,
     check_merge,
     check_switch,
+    has_adapters,
     kind_of,
     outermost,
     own,
@@ -76,7 +77,7 @@ def apply_lora(model: Module, config: LoRAConfig, *, name: str = "default", rng:
     for place in chosen:
         check_apply(who, place, modules[place], config, name)
 
-    if not any(isinstance(module, _Adapted) for module in modules.values()):
+    if not has_adapters(model):
         model.freeze()
     for place in chosen:
         module = modules[place]

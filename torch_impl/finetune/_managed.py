@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from byhand.checks import choice, demand
 from byhand.configs.lora import LoRAConfig
 from torch_impl.finetune._adapted import Adapter, _Adapted
+from torch_impl.finetune._expert import Expert
 from torch_impl.finetune.lora import lora_scaling
 from torch_impl.finetune.lora_conv import LoRAConv1d, LoRAConv2d
 from torch_impl.finetune.lora_embedding import LoRAEmbedding
@@ -28,6 +29,11 @@ def outermost(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if place and (inside is None or not place.startswith(inside)):
             inside = f"{place}." if isinstance(module, _Adapted) else None
             yield place, module
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether something in the model trains beside it: adapters of any name, or the experts of MixLoRA."""
+    return any(isinstance(module, (_Adapted, Expert)) for _, module in outermost(model))
 
 
 def adapted_modules(who: str, model: nn.Module, names: Iterable[str] = ()) -> dict[str, _Adapted]:

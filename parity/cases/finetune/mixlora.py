@@ -1,0 +1,398 @@
+"""What MixLoRA is fed: every gate, plain and 4-bit bases, one expert or several, all or few of them chosen; and what must hold of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byhand.configs.lora import LoRAConfig
+from byhand.configs.mixlora import MixLoRAConfig
+from numpy_impl.layers.module import Module, flatten
+from parity.cases import array, case, dims, flag, left_out, noise, number, one_of, size
+from parity.cases.finetune._models import GPT2, IDS, LLAMA, TARGETS, fill, made, plain_copy, trainable
+from parity.cases.quantize.int8 import codes
+
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+class Told(NamedTuple):
+    """What the layer gave, and what it told of its router."""
+
+    y: Any
+    logits: Any
+    chosen: Any
+    kept: Any
+
+
+class Told_(Module):
+    """A layer whose Routing is an output too, so that the cotangent of the logits is seen."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x, *, real=None, noise=None):
+        y, ((logits, chosen, kept),), backward = self.layer.routed(x, real=real, noise=noise)
+
+        def told_backward(dy, dlogits):
+            dx, grads = backward(dy, (dlogits,))
+            return dx, {"layer": grads}
+
+        return Told(y, logits, chosen, kept), told_backward
+
+
+def watched(side, layer):
+    """The layer with its Routing as outputs."""
+    if side.name == "numpy":
+        return Told_(layer)
+    import torch
+
+    class Watched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, *, real=None, noise=None):
+            y, ((logits, chosen, kept),) = self.layer.routed(x, real=real, noise=noise)
+            return Told(y, logits, chosen, kept)
+
+    return Watched()
+
+
+def make_base(side, d_model, d_hidden, *, quantized=None, kind="layers.GatedFeedForward", **options):
+    """A gated layer, its projections in 4 bits where `quantized` says how."""
+    base = side.get(kind)(d_model, d_hidden, dtype=side.dtype, **options)
+    if quantized:
+        for name in PROJECTIONS:
+            setattr(base, name, side.get("quantize.Linear4bit").from_linear(getattr(base, name), **quantized))
+    return base
+
+
+def build(side, *, d_model, d_hidden, base=None, on=None, **options):
+    made_base = make_base(side, d_model, d_hidden, **(base or {}))
+    if on:
+        setattr(made_base, on, side.get("finetune.LoRALinear")(getattr(made_base, on), r=1, alpha=1))
+    return watched(side, side.get("finetune.MixLoRA")(made_base, **options))
+
+
+def values(side, module):
+    return {name: side.numpy(value) for name, value in module.state_dict().items()}
+
+
+def like(side, layer, base, **options):
+    """A MixLoRA on this base with the numbers of `layer`, but for those that the options change."""
+    own = dict(n_experts=layer.n_experts, k=layer.k, r=layer.r, alpha=layer.scaling * layer.r, renormalise=layer.renormalise)
+    return side.get("finetune.MixLoRA")(base, **own | options)
+
+
+def pair(side, layer, e, name):
+    """(A, B) of an update, in NumPy."""
+    each = getattr(layer.expert(e), name)
+    return side.numpy(each.lora_A), side.numpy(each.lora_B)
+
+
+def densely(side, module, x, real=None, noise=None):
+    """Every expert on every token, its updates added into the weights; those that were not chosen count nothing."""
+    layer, flat = module.layer, side.numpy(x).reshape(-1, x.shape[-1])
+    told = module(x)
+    logits = flat @ side.numpy(layer.router.weight).T
+    p = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
+    p = p / p.sum(-1, keepdims=True) * side.numpy(told.chosen).reshape(p.shape)
+    if layer.renormalise:
+        p = p / p.sum(-1, keepdims=True)
+    y = np.zeros(flat.shape)
+    for e in range(layer.n_experts):
+        moved = side.get("layers.GatedFeedForward")(layer.d_model, layer.d_hidden, activation=layer.base.activation,
+                                                    bias=layer.base.up_proj.bias is not None, dtype=side.dtype)
+        state = {}
+        for name in PROJECTIONS:
+            projection, (lora_A, lora_B) = getattr(layer.base, name), pair(side, layer, e, name)
+            state[f"{name}.weight"] = side.numpy(projection.weight) + layer.scaling * lora_B @ lora_A
+            if projection.bias is not None:
+                state[f"{name}.bias"] = side.numpy(projection.bias)
+        side.load(moved, state)
+        y += p[:, e, None] * side.numpy(moved(side.array(flat)))
+    yield "logits", told.logits, logits.reshape(told.logits.shape)
+    yield "y", told.y, y.reshape(x.shape)
+    yield "experts a token", (side.numpy(told.chosen).sum(-1) == layer.k).all(), True
+    yield "none is dropped", np.array_equal(side.numpy(told.kept), side.numpy(told.chosen)), True
+
+
+def gradients(side, module, x, dy):
+    """(dx, gradients by name) of a layer's y."""
+    if side.name == "numpy":
+        dx, grads = module.forward(x)[1](dy)
+        return dx, flatten(grads)
+    import torch
+
+    x = x.detach().clone().requires_grad_(True)
+    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    dx, *found = torch.autograd.grad(module(x), [x, *params.values()], dy, allow_unused=True, materialize_grads=True)
+    return dx, dict(zip(params, found, strict=True))
+
+
+def one_expert_is_lora(side, module, x, real=None, noise=None):
+    """A single expert is LoRA on the three projections, in what it gives and in every gradient."""
+    layer = module.layer
+    alone = like(side, layer, layer.base, n_experts=1, k=1, renormalise=True)
+    plain = side.get("layers.GatedFeedForward")(layer.d_model, layer.d_hidden, activation=layer.base.activation, dtype=side.dtype)
+    for name in PROJECTIONS:
+        adapted = side.get("finetune.LoRALinear")(getattr(layer.base, name), r=layer.r, alpha=layer.scaling * layer.r)
+        lora_A, lora_B = pair(side, layer, 0, name)
+        for holder in (getattr(alone.expert(0), name), adapted.adapters["default"]):
+            holder.load_state_dict({"lora_A": side.array(lora_A), "lora_B": side.array(lora_B)})
+        setattr(plain, name, adapted)
+    yield "y", alone(x), plain(x)
+    dy = side.array(np.cos(side.numpy(x)))
+    dx, grads = gradients(side, alone, x, dy)
+    want, want_grads = gradients(side, plain, x, dy)
+    yield "dx", dx, want
+    for name in PROJECTIONS:
+        for which in ("lora_A", "lora_B"):
+            yield f"{name}'s {which}", grads[f"experts.0.{name}.{which}"], want_grads[f"{name}.adapters.default.{which}"]
+    yield "a router without a choice", grads["router.weight"], np.zeros((1, layer.d_model))
+
+
+def starts_as_its_base(side, module, x, real=None, noise=None):
+    """Every B is zero at first: the layer is its base, as far as the weights of a token sum to 1; and A and the router are random."""
+    layer = module.layer
+    fresh = like(side, layer, layer.base, renormalise=True)
+    yield "y", fresh(x), layer.base(x)
+    state = values(side, fresh)
+    yield "B", any(value.any() for name, value in state.items() if name.endswith("lora_B")), False
+    yield "what trains", set(trainable(fresh)) == {name for name in state if not name.startswith("base.")}, True
+    wide = side.get("finetune.MixLoRA")(make_base(side, 400, 100), n_experts=40, r=3)
+    for e, name, bound in ((0, "gate_proj", 1 / 20), (1, "up_proj", 1 / 20), (2, "down_proj", 1 / 10)):
+        lora_A, _ = pair(side, wide, e, name)
+        yield f"{name}'s A within its bound", np.abs(lora_A).max() <= bound, True
+        yield f"{name}'s A near its bound", np.abs(lora_A).max() > 0.9 * bound and np.abs(lora_A.mean()) < 0.2 * bound, True
+    yield "router", abs(side.numpy(wide.router.weight).std() - 0.02) < 0.002, True
+    yield "scaling", wide.scaling == 16 / 3 and wide.k == 2 and wide.dropout == 0 and wide.renormalise, True
+
+
+def isolated(side, module, x, real=None, noise=None):
+    """What other experts' tokens hold does not change one bit of an expert's gradient; without tokens it is zero."""
+    layer = module.layer
+    flat, rng = side.numpy(x).reshape(-1, x.shape[-1]), np.random.default_rng(0)
+    dy = rng.standard_normal(flat.shape)
+    chosen = side.numpy(module(side.array(flat)).chosen)
+    grads = {name: side.numpy(g) for name, g in gradients(side, layer, side.array(flat), side.array(dy))[1].items()}
+    for e in range(layer.n_experts):
+        elsewhere = np.where(chosen[:, e, None], dy, rng.standard_normal(flat.shape))
+        others = gradients(side, layer, side.array(flat), side.array(elsewhere))[1]
+        for name in (name for name in grads if name.startswith(f"experts.{e}.")):
+            yield f"bits of {name}", grads[name].tobytes() == side.numpy(others[name]).tobytes(), True
+            if not chosen[:, e].any():
+                yield f"{name} without tokens", grads[name].any(), False
+
+
+def from_a_loader(side, module, x, real=None, noise=None):
+    """Experts that come when they are needed give the same bits; only those that have tokens come, and nothing trains."""
+    layer, asked = module.layer, []
+
+    def loader(e):
+        asked.append(e)
+        return {f"{name}.{which}": each for name in PROJECTIONS
+                for which, each in zip(("lora_A", "lora_B"), pair(side, layer, e, name), strict=True)}
+
+    lazy = like(side, layer, layer.base, loader=loader)
+    lazy.scaling = layer.scaling                             # which went through a product and a quotient
+    lazy.router.load_state_dict({"weight": layer.router.weight})
+    told = module(x)
+    yield "bits", side.numpy(lazy(x)).tobytes() == side.numpy(told.y).tobytes(), True
+    active = np.flatnonzero(side.numpy(told.chosen).reshape(-1, layer.n_experts).any(0)).tolist()
+    yield "asked for", asked == active, True
+    yield "holds", any("experts" in name for name in lazy.state_dict()), False
+    if side.name == "numpy":
+        try:
+            lazy.forward(x)[1](x)
+        except ValueError as error:
+            yield "backward", "a loader, which is for inference" in str(error), True
+        else:
+            yield "backward", "refused", "it was not"
+    else:
+        yield "gradient", lazy(x).requires_grad, False
+    for wrong in ({}, {name: each[:, :-1] for name, each in loader(0).items()}):
+        spoilt = like(side, layer, layer.base, loader=lambda e, wrong=wrong: wrong)
+        try:
+            spoilt.expert(0)
+        except ValueError as error:
+            yield "another's arrays", str(error).startswith("MixLoRA needs"), True
+        else:
+            yield "another's arrays", "refused", "they were not"
+
+
+def on_four_bits(side, module, x, real=None, noise=None):
+    """On a quantized base it is what it is on the weights that the codes stand for."""
+    layer = module.layer
+    base = make_base(side, layer.d_model, layer.d_hidden, activation=layer.base.activation, quantized=dict(block=4))
+    plain = make_base(side, layer.d_model, layer.d_hidden, activation=layer.base.activation)
+    for name in PROJECTIONS:
+        setattr(plain, name, plain_copy(side, getattr(base, name)))
+    outcome = []
+    for each in (base, plain):
+        new = like(side, layer, each)
+        kept = {name: value for name, value in values(side, new).items() if name.startswith("base.")}
+        side.load(new, {name: value for name, value in values(side, layer).items() if not name.startswith("base.")} | kept)
+        outcome.append((new(x), *gradients(side, new, x, side.array(np.cos(side.numpy(x))))))
+    (y, dx, grads), (want_y, want_dx, want_grads) = outcome
+    yield "y", y, want_y
+    yield "dx", dx, want_dx
+    for name, grad in grads.items():
+        yield name, grad, want_grads[name]
+
+
+def thaws(side, module, x, real=None, noise=None):
+    """The base's gradients, where it is thawed by name, are those of the base inside."""
+    if side.name != "numpy":
+        return
+    layer = module.layer
+    layer.unfreeze()
+    yield "unfreeze leaves the base", any(name.startswith("base.") for name in layer.parameters()), False
+    alone = like(side, layer, layer.base, n_experts=1, k=1, renormalise=True).unfreeze("*base.*")
+    dy = np.cos(x)
+    _, grads = gradients(side, alone, x, dy)
+    _, want = gradients(side, layer.base, x, dy)
+    for name, grad in want.items():
+        yield name, grads[f"base.{name}"], grad
+    layer.base.freeze()
+    layer.freeze("experts.0.up_proj.lora_A", "router.*")
+    names = gradients(side, layer, x, dy)[1].keys()
+    yield "what is frozen", names == set(layer.parameters()) and "experts.0.up_proj.lora_A" not in names, True
+    layer.unfreeze()
+
+
+SMALL: dict[str, Any] = dict(d_model=3, d_hidden=4, n_experts=3)
+
+
+@case(
+    "finetune.MixLoRA",
+    build=build,
+    fill={"absmax_codes": codes((), "uint8"), "codes": codes((), "uint8"), "absmax_offset": array(low=0.5, high=1.0),
+          "absmax_absmax": array(low=0.1, high=0.4), "absmax": array(low=0.1, high=1.0), "router.weight": array(hostile=False)},
+    also=[densely, one_expert_is_lora, starts_as_its_base, isolated, from_a_loader, on_four_bits, thaws],
+    bench=dict(init=dict(d_model=768, d_hidden=2048, n_experts=8, r=8), call=dict(x=array(1024, 768))),
+    refuses=[
+        dict(init=dict(SMALL, n_experts=0)),
+        dict(init=dict(SMALL, k=0)),
+        dict(init=dict(SMALL, k=4)),
+        dict(init=dict(SMALL, n_experts=1)),
+        dict(init=dict(SMALL, r=0)),
+        dict(init=dict(SMALL, alpha=-1.0)),
+        dict(init=dict(SMALL, dropout=1.5)),
+        dict(init=dict(SMALL, base=dict(kind="layers.FeedForward"))),
+        dict(init=dict(SMALL, on="up_proj")),
+        dict(init=SMALL, call=dict(x=array(5, 4))),
+        dict(init=SMALL, call=dict(x=array())),
+        dict(init=SMALL, call=dict(x=np.array([[np.nan, 0, 0]]))),
+        dict(init=SMALL, call=dict(x=array(5, 3), real=np.ones(4, bool))),
+        dict(init=SMALL, call=dict(x=array(5, 3), real=np.ones(5))),
+    ],
+)
+def mixlora(draw):
+    *lead, d = draw(dims(1, 3, min_last=1))
+    e = draw(size(3, 6) if draw.ordinary else size(1, 6))
+    quantized = draw(one_of(None, None, dict(kind=draw(one_of("nf4", "fp4")), block=draw(one_of(2, 7, 64)), double=draw(flag()))))
+    base = dict(
+        activation=draw(one_of("swiglu", "swiglu", "geglu_tanh", "reglu", "bilinear")), bias=draw(flag()), quantized=quantized,
+        dropout=draw(one_of(0.0, 0.25)),
+    )
+    return dict(
+        init=dict(
+            d_model=d, d_hidden=draw(size(3, 8)), base=base, n_experts=e, k=draw(one_of(min(2, e), min(2, e), 1, e)),
+            r=draw(one_of(1, 2, 5)), alpha=draw(one_of(2, 16, number(0.5, 3))), rslora=draw(left_out(flag())),
+            dropout=draw(left_out(one_of(0.0, 0.3))), renormalise=draw(left_out(flag())),
+        ),
+        call=dict(x=array(*lead, d), noise=draw(one_of(noise(), None)), real=draw(left_out(None))),
+    )
+
+
+def text(words: Any):
+    """Words as numbers, which are compared one by one."""
+    return np.frombuffer(repr(words).encode(), np.uint8).astype(np.int64)
+
+
+def trained(side, model, noise):
+    """The loss, and all gradients in one array: a small one is rounded as the large ones it is made of."""
+    ids, targets = side.array(IDS), side.array(TARGETS)
+    if side.name == "numpy":
+        loss, backward = model.loss(ids, targets, noise=noise)
+        grads = flatten(backward())
+    else:
+        import torch
+
+        loss = model.loss(ids, targets, noise=noise)
+        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        found = torch.autograd.grad(loss, [*params.values()], allow_unused=True, materialize_grads=True)
+        grads = dict(zip(params, map(side.numpy, found), strict=True))
+    return dict(loss=loss, gradients=np.concatenate([grads[name].ravel() for name in sorted(grads)]), of=text(sorted(grads)))
+
+
+def apply(side, *, model, config, quantized=False, before=None, after=None, lazily=False, step=None, twice=False):
+    """What is wrapped and what trains, beside adapters that were there before or come after; the loss, with the balance of the experts."""
+    subject = made(side, model)
+    if quantized:
+        side.get("quantize.quantize_linears")(subject, block=8)
+    if before:
+        side.get("finetune.apply_lora")(subject, LoRAConfig(**before), name="before")
+    plain = side.numpy(subject(side.array(IDS)))
+    names = side.get("finetune.apply_mixlora")(subject, MixLoRAConfig(**config))
+    if twice:
+        side.get("finetune.apply_mixlora")(subject, MixLoRAConfig(**config))
+    shown: dict[str, Any] = {"wrapped": text(names), "weights of losses": text(subject.routing_loss)}
+    if config.get("renormalise", True):
+        shown["starts as its base"] = np.allclose(side.numpy(subject(side.array(IDS))), plain, rtol=0, atol=1e-5)
+    if after:
+        shown["adapted later"] = text(side.get("finetune.apply_lora")(subject, LoRAConfig(**after), name="after"))
+    fill(side, subject)
+    shown |= {"trains": text(sorted(trainable(subject))), "names": text(sorted(subject.state_dict()))}
+    if not lazily:
+        shown |= trained(side, subject, step)
+        return shown | {"logits": subject(side.array(IDS))}
+
+    # The same numbers, the experts' from a loader.
+    state = {name: side.numpy(value) for name, value in subject.state_dict().items()}
+    asked = []
+
+    def loader(place, e):
+        asked.append((place, e))
+        start = f"{place}.experts.{e}."
+        return {name.removeprefix(start): side.array(value) for name, value in state.items() if name.startswith(start)}
+
+    lazy = made(side, model)
+    if quantized:
+        side.get("quantize.quantize_linears")(lazy, block=8)
+    if before:
+        side.get("finetune.apply_lora")(lazy, LoRAConfig(**before), name="before")
+    side.get("finetune.apply_mixlora")(lazy, MixLoRAConfig(**config), loader=loader)
+    if after:
+        side.get("finetune.apply_lora")(lazy, LoRAConfig(**after), name="after")
+    side.load(lazy, {name: value for name, value in state.items() if ".experts." not in name})
+    logits = side.numpy(lazy(side.array(IDS)))
+    shown["the loader's bits"] = np.array_equal(logits, side.numpy(subject(side.array(IDS))))
+    return shown | {"logits": logits, "asked for": text(asked)}
+
+
+@case(
+    "finetune.apply_mixlora",
+    play=apply,
+    refuses=[
+        dict(model=LLAMA, config={}, twice=True),
+        dict(model=GPT2, config={}),
+        dict(model=LLAMA, config=dict(attention=("up_proj",))),
+        dict(model=LLAMA, config=dict(attention=("q_prj",))),
+        dict(model=LLAMA, config=dict(attention=("mlp",))),
+        dict(model=LLAMA, config={}, before=dict(targets=("blocks.1.mlp.down_proj",))),
+    ],
+)
+def apply_mixlora(draw):
+    e = draw(size(1, 5))
+    config = dict(
+        n_experts=e, k=draw(one_of(min(2, e), 1, e)), r=draw(one_of(1, 3)), alpha=draw(one_of(4, 16)), rslora=draw(flag()),
+        dropout=draw(left_out(one_of(0.0, 0.3))), renormalise=draw(left_out(flag())), balance=draw(left_out(one_of(0.5, 0.0))),
+        attention=draw(left_out(one_of((), ("q_proj", "v_proj"), ["blocks.1.attn.*"], r".*\.o_proj", ("head",)))),
+    )
+    others = [dict(targets=("q_proj",), r=2), dict(targets="all-linear", exclude=("mlp.*",), r=1), dict(targets=("o_proj",), dora=True)]
+    return dict(
+        model=LLAMA, config=config, quantized=draw(left_out(flag())), before=draw(left_out(one_of(*others))),
+        after=draw(left_out(one_of(*others, dict(targets=("base.up_proj", "k_proj"), r=2)))), lazily=draw(left_out(flag())),
+        step=draw(left_out(noise())),
+    )

@@ -1,0 +1,153 @@
+"""MixLoRA (Li et al. 2024, arXiv:2404.15159): a frozen feed-forward layer, and low-rank updates of it as its experts."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from byhand.checks import at_least_rank, booleans, demand, fail, floats, in_range, same_shape, size
+from byhand.configs.mixlora import MixLoRAConfig
+from byhand.configs.routing import RoutingLoss
+from byhand.noise import Noise, at
+from torch_impl.finetune._expert import Expert, check_arrays, shapes, started
+from torch_impl.finetune._managed import has_adapters, kind_of, outermost
+from torch_impl.finetune._projections import measure, need_projection
+from torch_impl.finetune.lora import lora_scaling
+from torch_impl.finetune.manager import apply_lora
+from torch_impl.layers._routed import Routes, Routing
+from torch_impl.layers.gated_feed_forward import GatedFeedForward
+from torch_impl.moe.permute import permute, plan, unpermute
+from torch_impl.moe.router import router
+
+Loader = Callable[[int], Mapping[str, Any]]
+
+
+class _Router(nn.Module):
+    """logits = x Wᵀ, in float32 at least.  x (N, D) -> (N, E)."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return F.linear(x.to(dtype), self.weight.to(dtype))
+
+
+class MixLoRA(nn.Module):
+    """y = Σ_e p_e(x) · E_e(x)  over the k experts that the router chooses for x, each a low-rank update of the frozen layer.
+
+    base : GatedFeedForward with projections plain or in 4 bits. x (..., D) -> y (..., D). router.weight (E, D);
+    experts.0.gate_proj.lora_A (R, D), experts.0.gate_proj.lora_B (F, R) … With a `loader`, expert e -> its arrays by name, the layer holds
+    no experts, asks for those that have tokens, and computes no gradients.
+    """
+
+    def __init__(self, base: GatedFeedForward, *, n_experts: int, k: int = 2, r: int = 8, alpha: float = 16.0, rslora: bool = False,
+                 dropout: float = 0.0, renormalise: bool = True, loader: Loader | None = None, rng: torch.Generator | None = None):
+        super().__init__()
+        who = "MixLoRA"
+        _need_gated(who, base)
+        size(who, n_experts=n_experts, k=k, r=r)
+        demand(who, k <= n_experts, "k <= n_experts", k=k, n_experts=n_experts)
+        in_range(who, 0, 1, dropout=dropout)
+        scaling = lora_scaling(r, alpha, rslora=rslora)
+        self.base = base.requires_grad_(False)
+        d_hidden, d_model, here = measure(base.gate_proj)
+        self.n_experts, self.k, self.r, self.d_model, self.d_hidden = n_experts, k, r, d_model, d_hidden
+        self.scaling, self.dropout, self.renormalise, self.loader = scaling, dropout, renormalise, loader
+        self.router = _Router(torch.empty((n_experts, d_model), **here).normal_(std=0.02, generator=rng))
+        made = [] if loader is not None else [started(d_model, d_hidden, r, rng, self.router.weight.data) for _ in range(n_experts)]
+        self.experts = nn.ModuleList(map(self._made, made))
+
+    def expert(self, e: int) -> Any:
+        """Expert e, from memory or from the loader."""
+        if self.loader is None:
+            return self.experts[e]
+        like = self.router.weight
+        arrays = {name: torch.as_tensor(array, dtype=like.dtype, device=like.device) for name, array in self.loader(e).items()}
+        check_arrays("MixLoRA", arrays, shapes(self.d_model, self.d_hidden, self.r))
+        return self._made(arrays).requires_grad_(False)
+
+    def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
+        return self.routed(x, noise=noise)[0]
+
+    def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+        """As `forward`, and one Routing. Every expert has room for every token, so it is all the same which are `real` (...)."""
+        floats("MixLoRA", x=x)
+        at_least_rank("MixLoRA", 1, x=x)
+        same_shape("MixLoRA", (*x.shape[:-1], self.d_model), x=x)
+        booleans("MixLoRA", real=real)
+        same_shape("MixLoRA", x.shape[:-1], real=real)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.loader is None):
+            lead, n = x.shape[:-1], math.prod(x.shape[:-1])
+            flat, base_noise = x.reshape(n, self.d_model), at(noise, "base")
+            logits = self.router(flat)                                                            # (N, E)
+            choice = router(logits, k=self.k, renormalise=self.renormalise)
+            way = plan(choice.ids, experts=self.n_experts)
+            gate = self.base.gate_proj(flat, noise=at(base_noise, "gate_proj"))                   # (N, F), for all experts
+            up = self.base.up_proj(flat, noise=at(base_noise, "up_proj"))                         # (N, F)
+            x_rows, gate_rows, up_rows = (permute(z, tokens=way.tokens) for z in (flat, gate, up))   # (M, ...)
+            done = [
+                self.expert(e)(x_rows[rows], gate_rows[rows], up_rows[rows], noise=at(noise, f"experts.{e}"))
+                for e, rows in _active(way.counts)
+            ]
+            h, delta = (torch.cat(z) for z in zip(*done, strict=True)) if done else (gate_rows, x_rows)
+            y_rows = self.base.down_proj(h, noise=at(base_noise, "down_proj")) + delta            # (M, D)
+            weights = choice.weights.reshape(-1)[way.slots].to(y_rows.dtype)
+            y = unpermute(y_rows, weights, tokens=way.tokens, n=n)
+        chosen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(-1, choice.ids, True)
+        chosen = chosen.reshape(*lead, self.n_experts)
+        return y.reshape(x.shape), (Routing(logits.reshape(chosen.shape), chosen, chosen),)
+
+    def _made(self, arrays: Mapping[str, Tensor]) -> Expert:
+        base = self.base
+        return Expert(arrays, activation=base.activation, scaling=self.scaling, dropout=self.dropout, hidden_dropout=base.dropout)
+
+
+def apply_mixlora(model: nn.Module, config: MixLoRAConfig, *, loader: Callable[[str, int], Mapping[str, Any]] | None = None,
+                  rng: torch.Generator | None = None) -> list[str]:
+    """Freeze the model, put MixLoRA in the place of every gated feed-forward layer, and let its loss keep the experts balanced.
+
+    Returns the names of the layers; see the NumPy side.
+    """
+    who = "apply_mixlora"
+    demand(who, isinstance(config, MixLoRAConfig), "a MixLoRAConfig", config=config)
+    modules = {name: module for name, module in model.named_modules() if name}
+    demand(who, not any(isinstance(module, MixLoRA) for module in modules.values()), "a model without MixLoRA", model=type(model).__name__)
+    bases = {name: module for name, module in modules.items() if isinstance(module, GatedFeedForward)}
+    demand(who, bool(bases), "a model with gated feed-forward layers, a Llama for one", model=type(model).__name__)
+    for base in bases.values():
+        _need_gated(who, base)
+    if config.lora is not None:
+        targets = config.lora.select({place: kind_of(module) for place, module in outermost(model)}, function=who)
+        inside = [place for place in targets if place.rpartition(".")[0] in bases]
+        demand(who, not inside, "attention targets outside the feed-forward layers, which have experts", inside=inside)
+        apply_lora(model, config.lora, rng=rng)
+    elif not has_adapters(model):
+        model.requires_grad_(False)
+    for name, base in bases.items():
+        own = None if loader is None else functools.partial(loader, name)
+        model.set_submodule(name, MixLoRA(base, **config.options, loader=own, rng=rng))
+    model.routing_loss = RoutingLoss(balance=config.balance)
+    return list(bases)
+
+
+def _need_gated(who: str, base: Any) -> None:
+    """Refuse what is no gated feed-forward layer of plain or 4-bit projections."""
+    if not isinstance(base, GatedFeedForward):
+        fail(who, "a GatedFeedForward as its base", f"a {type(base).__name__}")
+    for projection in (base.gate_proj, base.up_proj, base.down_proj):
+        need_projection(who, projection)
+
+
+def _active(counts: Tensor) -> Iterator[tuple[int, slice]]:
+    """(e, its rows) of every expert that has any."""
+    ends = [0, *itertools.accumulate(counts.tolist())]
+    for e, (begin, end) in enumerate(itertools.pairwise(ends)):
+        if end > begin:
+            yield e, slice(begin, end)
