@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, demand, in_range, positive
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from numpy_impl.layers.gated_feed_forward import GATES, GatedFeedForward
 from numpy_impl.layers.init import xavier_normal
@@ -96,20 +97,30 @@ class Block(Module):
 
         bias, added to the attention scores, and mask, True = may see, broadcast to (..., H, T, T).
         """
+        y, _, backward = self.routed(x, bias, mask=mask, causal=causal, noise=noise)
+        return y, backward
+
+    def routed(self, x: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None, causal: bool = False,
+               real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
+        the routers -> dx, dbias, grads."""
+        routes: list[Routing] = []
         attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"))
         attend = _then_dropout(attend, self.dropout, at(noise, "dropout1"))
-        feed = _then_dropout(partial(self.mlp.forward, noise=at(noise, "mlp")), self.dropout, at(noise, "dropout2"))
+        feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
+        feed = _then_dropout(feed, self.dropout, at(noise, "dropout2"))
         if self.order == "parallel":
-            return _parallel(x, self.norm1, attend, feed)
+            y, parallel_backward = _parallel(x, self.norm1, attend, feed)
+            return y, tuple(routes), parallel_backward
         mid, attn_backward = self._add(x, attend, self.norm1, self.norm1_after)
         y, mlp_backward = self._add(mid, feed, self.norm2, self.norm2_after)
 
-        def backward(dy):
-            dmid, dmlp, dnorm2, dnorm2_after = mlp_backward(dy)
+        def backward(dy, dlogits=()):
+            dmid, dmlp, dnorm2, dnorm2_after = mlp_backward(dy, dlogits)
             dx, _, dbias, dattn, dnorm1, dnorm1_after = attn_backward(dmid)
             return dx, dbias, _present(norm1=dnorm1, attn=dattn, norm1_after=dnorm1_after, norm2=dnorm2, mlp=dmlp, norm2_after=dnorm2_after)
 
-        return y, backward
+        return y, tuple(routes), backward
 
     def _add(self, x: NDArray, branch: Callable, norm: Module | None, after: Module | None) -> tuple[NDArray, Callable]:
         """x and what a branch adds to it; backward: dy -> dx, *what else the branch returns, gradients of branch, norm and after."""
@@ -117,14 +128,14 @@ class Block(Module):
 
 
 def _pre_norm(x: NDArray, branch: Callable, norm: Module | None, after: Module | None) -> tuple[NDArray, Callable]:
-    """y = x + after(branch(norm(x))),  without the norms that are None."""
+    """y = x + after(branch(norm(x))),  without the norms that are None; what the backward gets beside dy is the branch's."""
     h, norm_backward = _normalise(norm, x)
     h, branch_backward = branch(h)
     h, after_backward = _normalise(after, h)
 
-    def backward(dy):
+    def backward(dy, *told):
         dh, dafter = after_backward(dy)
-        dh, *others, dbranch = branch_backward(dh)
+        dh, *others, dbranch = branch_backward(dh, *told)
         dx, dnorm = norm_backward(dh)
         return dy + dx, *others, dbranch, dnorm, dafter                 # the skip, plus the branch
 
@@ -132,13 +143,13 @@ def _pre_norm(x: NDArray, branch: Callable, norm: Module | None, after: Module |
 
 
 def _post_norm(x: NDArray, branch: Callable, norm: Module, alpha: float) -> tuple[NDArray, Callable]:
-    """y = norm(α · x + branch(x))."""
+    """y = norm(α · x + branch(x)); what the backward gets beside dy is the branch's."""
     h, branch_backward = branch(x)
     y, norm_backward = norm.forward(alpha * x + h)
 
-    def backward(dy):
+    def backward(dy, *told):
         dsum, dnorm = norm_backward(dy)
-        dx, *others, dbranch = branch_backward(dsum)
+        dx, *others, dbranch = branch_backward(dsum, *told)
         return alpha * dsum + dx, *others, dbranch, dnorm, None         # the skip, plus the branch
 
     return y, backward
@@ -150,9 +161,9 @@ def _parallel(x: NDArray, norm: Module, attend: Callable, feed: Callable) -> tup
     attended, attn_backward = attend(h)
     fed, mlp_backward = feed(h)
 
-    def backward(dy):
+    def backward(dy, dlogits=()):
         dh_by_attn, _, dbias, dattn = attn_backward(dy)
-        dh_by_mlp, dmlp = mlp_backward(dy)
+        dh_by_mlp, dmlp = mlp_backward(dy, dlogits)
         dx, dnorm = norm_backward(dh_by_attn + dh_by_mlp)
         return dy + dx, dbias, {"norm1": dnorm, "attn": dattn, "mlp": dmlp}
 
@@ -164,7 +175,7 @@ def _then_dropout(branch: Callable, p: float, noise: Noise | None) -> Callable:
     def forward(h):
         h, branch_backward = branch(h)
         h, dropout_backward = dropout(h, p=p, noise=noise)
-        return h, lambda dy: branch_backward(dropout_backward(dy))
+        return h, lambda dy, *told: branch_backward(dropout_backward(dy), *told)
 
     return forward
 

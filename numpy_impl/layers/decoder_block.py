@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from byhand.checks import choice, in_range
 from byhand.configs.decoder import DROPPING, NORM_TYPES, NORMS
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.decoder_attention import DecoderAttention
 from numpy_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from numpy_impl.layers.gated_feed_forward import GATES, GatedFeedForward
@@ -74,16 +75,24 @@ class DecoderBlock(Module):
 
     def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads."""
+        y, _, backward = self.routed(x, noise=noise)
+        return y, backward
+
+    def routed(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
+        the routers -> dx, grads."""
+        routes: list[Routing] = []
         attend = partial(self.attn.forward, noise=at(noise, "attn"))
         mid, mid_backward = self._residual(x, attend, self.norm1, at(noise, "dropout1"))
-        y, y_backward = self._residual(mid, partial(self.mlp.forward, noise=at(noise, "mlp")), self.norm2, at(noise, "dropout2"))
+        feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
+        y, y_backward = self._residual(mid, feed, self.norm2, at(noise, "dropout2"))
 
-        def backward(dy):
-            dmid, dmlp, dnorm2 = y_backward(dy)
+        def backward(dy, dlogits=()):
+            dmid, dmlp, dnorm2 = y_backward(dy, dlogits)
             dx, dattn, dnorm1 = mid_backward(dmid)
             return dx, {"norm1": dnorm1, "attn": dattn, "norm2": dnorm2, "mlp": dmlp}
 
-        return y, backward
+        return y, tuple(routes), backward
 
     def _residual(self, x: NDArray, branch: Callable, norm: Module | None, noise: Noise | None) -> tuple[NDArray, Callable]:
         """y = after(x + dropout(branch(before(x)))), where one of before and after may be the norm; backward: dy -> dx, dbranch, dnorm."""
@@ -94,9 +103,9 @@ class DecoderBlock(Module):
         h, drop_backward = drop(h, p=self.dropout, noise=noise)
         y, after_backward = after(x + h)
 
-        def backward(dy):
+        def backward(dy, *told):                                        # what it gets beside dy is the branch's
             dsum, dafter = after_backward(dy)
-            dh, dbranch = branch_backward(drop_backward(dsum))
+            dh, dbranch = branch_backward(drop_backward(dsum), *told)
             dh, dbefore = before_backward(dh)
             return dsum + dh, dbranch, dbefore | dafter                 # the skip, plus the branch; only one is a norm's
 

@@ -23,6 +23,13 @@ def routed(module: nn.Module, x: Tensor, *shared: Tensor | None, real: Tensor | 
     return module(x, *shared, **inputs), ()
 
 
+def telling(module: nn.Module, found: list[Routing], x: Tensor, **inputs: Any) -> Tensor:
+    """As `routed`, with what the routers did added to the list."""
+    y, own = routed(module, x, **inputs)
+    found.extend(own)
+    return y
+
+
 def routes(module: nn.Module) -> bool:
     """Whether there is a router in it."""
     return hasattr(module, "routed") and getattr(module, "routes", True)

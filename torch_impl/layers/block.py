@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.checks import choice, demand, in_range, positive
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes, Routing, routes, telling
 from torch_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from torch_impl.layers.gated_feed_forward import GATES, GatedFeedForward
 from torch_impl.layers.init import xavier_normal
@@ -60,18 +61,32 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False,
                 noise: Noise | None = None) -> Tensor:
+        return self.routed(x, bias, mask=mask, causal=causal, noise=noise)[0]
+
+    @property
+    def routes(self) -> bool:
+        """Whether mlp has a router."""
+        return routes(self.mlp)
+
+    def routed(self, x: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False,
+               real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
+        found: list[Routing] = []
+
         def attend(h: Tensor) -> Tensor:
             h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"))
             return drop(h, p=self.dropout, noise=at(noise, "dropout1"))
 
         def feed(h: Tensor) -> Tensor:
-            return drop(self.mlp(h, noise=at(noise, "mlp")), p=self.dropout, noise=at(noise, "dropout2"))
+            h = telling(self.mlp, found, h, real=real, noise=at(noise, "mlp"))
+            return drop(h, p=self.dropout, noise=at(noise, "dropout2"))
 
         if self.order == "parallel":
             h = self.norm1(x)
-            return x + attend(h) + feed(h)
+            return x + attend(h) + feed(h), tuple(found)
         mid = self._add(x, attend, self.norm1, self.norm1_after)
-        return self._add(mid, feed, self.norm2, self.norm2_after)
+        y = self._add(mid, feed, self.norm2, self.norm2_after)
+        return y, tuple(found)
 
     def _add(self, x: Tensor, branch: Callable, norm: nn.Module | None, after: nn.Module | None) -> Tensor:
         """x and what a branch adds to it."""

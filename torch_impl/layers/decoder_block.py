@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from byhand.checks import choice, in_range
 from byhand.configs.decoder import DROPPING, NORM_TYPES, NORMS
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes, Routing, routes, telling
 from torch_impl.layers.decoder_attention import DecoderAttention
 from torch_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from torch_impl.layers.gated_feed_forward import GATES, GatedFeedForward
@@ -48,17 +49,32 @@ class DecoderBlock(nn.Module):
         self.mlp = make_mlp(d_model, d_hidden, activation=activation, bias=bias, rng=rng, **here)
 
     def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
+        return self.routed(x, noise=noise)[0]
+
+    @property
+    def routes(self) -> bool:
+        """Whether mlp has a router."""
+        return routes(self.mlp)
+
+    def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
+        found: list[Routing] = []
+
         def attend(h: Tensor) -> Tensor:
             return drop(self.attn(h, noise=at(noise, "attn")), p=self.dropout, noise=at(noise, "dropout1"))
 
         def feed(h: Tensor) -> Tensor:
-            return drop(self.mlp(h, noise=at(noise, "mlp")), p=self.dropout, noise=at(noise, "dropout2"))
+            h = telling(self.mlp, found, h, real=real, noise=at(noise, "mlp"))
+            return drop(h, p=self.dropout, noise=at(noise, "dropout2"))
 
         if self.norm == "pre":
             mid = x + attend(self.norm1(x))
-            return mid + feed(self.norm2(mid))
+            y = mid + feed(self.norm2(mid))
+            return y, tuple(found)
         if self.norm == "post":
             mid = self.norm1(x + attend(x))
-            return self.norm2(mid + feed(mid))
+            y = self.norm2(mid + feed(mid))
+            return y, tuple(found)
         mid = x + attend(x)
-        return mid + feed(mid)
+        y = mid + feed(mid)
+        return y, tuple(found)
