@@ -48,7 +48,7 @@ def router(
 
     Parameters
     ----------
-    logits : (..., E)   float32 or float64, one an expert; −∞ keeps a token from an expert as long as others are left
+    logits : (..., E)   float32 or float64, one an expert; −∞ is a score of 0
     k : int             experts a token, in [1, E]
     score : str         "softmax" over the experts, or "sigmoid" of each
     before : bool       score all experts and choose then (True), or choose first and score the chosen ones alone
@@ -67,7 +67,8 @@ def router(
 
     Raises
     ------
-    ValueError   if k is above E or above what the best groups hold, groups do not divide E, logits or bias hold NaN, or an option is none
+    ValueError   if k is above E or above what the best groups hold, groups do not divide E, an option is
+                 none, or there is NaN: among logits, bias or by, or among the scores, from a logit of ∞
 
     References
     ----------
@@ -102,6 +103,7 @@ def router(
 
     score_of = softmax if score == "softmax" else sigmoid
     scores, scores_backward = score_of(logits)                               # (..., E)
+    not_nan("router", scores=scores)                                         # from a logit of ∞, or from nothing but −∞
     # Scores rise with their logits, so where nothing is added to them the logits make the same choice, and rounding makes no ties there.
     if by is None:
         by = logits if bias is None and (groups == 1 or group_score == "max") else scores

@@ -34,7 +34,8 @@ def router(
     """weightsⱼ = scale · s[idsⱼ] / Σᵢ s[idsᵢ],  with  s = score(logits)  and  ids = the k experts with the largest s + bias.
 
     The sum is there with `renormalise` alone; without `before` the score is taken of the chosen logits only. A token chooses among the
-    experts of its `top_groups` best of `groups` groups. logits (..., E), bias (E,) -> weights (..., k), scores (..., E), ids (..., k).
+    experts of its `top_groups` best of `groups` groups; `by` (..., E) stands in for the scores in choosing. logits (..., E), bias (E,) ->
+    weights (..., k), scores (..., E), ids (..., k).
 
     Logits in half precision are routed in float32, and weights and scores stay float32.
     """
@@ -58,6 +59,7 @@ def router(
 
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scores = _scored(logits, score)
+    not_nan("router", scores=scores)  # from a logit of ∞, or from nothing but −∞
     with torch.no_grad():
         # Scores rise with their logits: where nothing is added to them the logits choose the same, and rounding makes no ties there.
         if by is None:

@@ -11,7 +11,8 @@ from parity.values import Filled, key_rng
 
 @dataclasses.dataclass(frozen=True)
 class decided(Filled):
-    """Logits whose choice no rounding can turn: rows in which two scores (with bias), or two sums of two, come close are drawn again."""
+    """Logits (or what is "given" to choose by) whose choice no rounding can turn: rows in which two scores with their bias, or two sums of
+    two, come close are drawn again."""
 
     score: str = "softmax"
     bias: tuple[float, ...] | None = None
@@ -25,9 +26,8 @@ class decided(Filled):
         return rows.reshape(self.shape)
 
     def _margin(self, rows):
-        by = 1 / (1 + np.exp(-rows))
-        if self.score == "softmax":
-            by = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
+        e = np.exp(rows)
+        by = {"given": rows, "sigmoid": e / (1 + e), "softmax": e / e.sum(-1, keepdims=True)}[self.score]
         by = by if self.bias is None else by + np.array(self.bias)
         grouped = np.sort(by.reshape(len(rows), self.groups, by.shape[-1] // self.groups), -1)
         of_groups = np.sort(grouped[..., -2:].sum(-1), -1)
@@ -77,6 +77,12 @@ def the_best_group_is_the_stated_one(side, logits, **options):
         yield f"the best by {group_score}", routed["ids"], np.array([best])
 
 
+def vanishing_scores_share_less_than_everything(side, logits, **options):
+    """Three sigmoids of 1e-20 are a quarter each, not a third: so much is added to what divides them."""
+    routed = _run(side, side.array(np.full((2, 3), np.log(1e-20))), k=3, score="sigmoid", renormalise=True)
+    yield "weights", routed["weights"], np.full((2, 3), 0.25)
+
+
 def _run(side, logits, **options):
     """weights, ids, and dlogits of a cotangent on the weights."""
     if side.name == "numpy":
@@ -98,6 +104,7 @@ def _run(side, logits, **options):
         choices_stay_in_the_top_groups,
         saturated_scores_choose_as_their_logits,
         the_best_group_is_the_stated_one,
+        vanishing_scores_share_less_than_everything,
     ],
     equivalent={
         "top_groups < groups -> top_groups <= groups": "where every group stays, none is shut",
@@ -111,6 +118,8 @@ def _run(side, logits, **options):
         dict(logits=array(2, 0), k=1),
         dict(logits=array(2, 3), k=1.0),
         dict(logits=np.array([[0.0, np.nan]]), k=1),
+        dict(logits=np.array([[0.0, np.inf]]), k=1),
+        dict(logits=np.array([[-np.inf, -np.inf]]), k=1),
         dict(logits=np.array([[0, 1]]), k=1),
         dict(logits=array(2, 3), k=1, score="softplus"),
         dict(logits=array(2, 4), k=1, groups=2, group_score="top3"),
@@ -140,9 +149,10 @@ def router(draw):
     if bias is None and (groups == 1 or group_score == "max"):     # chosen by the logits themselves: ties, −∞ and any size will do
         logits = array(*lead, e)
         if not draw.ordinary:
-            small = array(*lead, e, low=-50, high=-42)             # sigmoids around the constant that keeps their sum from 0
-            logits = draw(one_of(logits, crowded((*lead, e)), small if score == "sigmoid" else logits))
+            logits = draw(one_of(logits, crowded((*lead, e))))
         by = draw(left_out(one_of(None, crowded((*lead, e)))))
+    elif draw(one_of(False, False, True)):
+        logits, by = array(*lead, e), decided((*lead, e), "given", bias, groups)
     else:
         logits, by = decided((*lead, e), score, bias, groups), draw(left_out(None))
     return dict(
