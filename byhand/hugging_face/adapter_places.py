@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from byhand.checks import demand
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
+from byhand.configs.mixtral import MixtralConfig
 from byhand.configs.targets import block_number
 from byhand.hugging_face.gpt2 import gpt2_names
 from byhand.hugging_face.llama import llama_names
+from byhand.hugging_face.mixtral import mixtral_names
 
 Config = GPT2Config | LlamaConfig
 Adapter = dict[str, NDArray]        # lora_A (R, I), lora_B (O, R), with DoRA magnitude (O,)
@@ -160,6 +162,8 @@ def _joined(config: Config, end: str) -> dict[str, tuple[str, ...]]:
 
 
 def _names(config: Config) -> Iterable[tuple[str, str]]:
+    if isinstance(config, MixtralConfig):
+        return mixtral_names(config).items()                        # without the experts' stacks, which have no adapter
     if isinstance(config, LlamaConfig):
         return llama_names(config).items()
     return ((ours, f"transformer.{theirs}") for ours, (theirs, _, _) in gpt2_names(config.n_layers))
@@ -169,6 +173,8 @@ def _shape(config: Config, module: str) -> tuple[int, int]:
     """Of a module's weight; of a norm's (D, 1)."""
     d, f, h = config.d_model, config.d_hidden, config.n_heads
     e, k = (config.head_width, config.n_kv_heads) if isinstance(config, LlamaConfig) else (d // h, h)
+    if isinstance(config, MixtralConfig) and ".shared." in module:
+        f = config.d_shared
     assert f and e and k            # the configs have filled them in
     shapes = {"q_proj": (h * e, d), "k_proj": (k * e, d), "v_proj": (k * e, d), "o_proj": (d, h * e),
               "gate_proj": (f, d), "up_proj": (f, d), "down_proj": (d, f), "tokens": (config.vocabulary, d), "head": (config.vocabulary, d)}

@@ -14,6 +14,7 @@ from byhand.checks import choice, demand
 from byhand.configs.bert import BertConfig
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
+from byhand.configs.mixtral import MixtralConfig
 from byhand.configs.t5 import T5Config
 from byhand.hugging_face.bert import (
     BERT_TIED,
@@ -36,6 +37,8 @@ from byhand.hugging_face.llama import (
     llama_from_hugging_face,
     llama_to_hugging_face,
 )
+from byhand.hugging_face.mixtral import mixtral_from_hugging_face, mixtral_to_hugging_face
+from byhand.hugging_face.mixtral_config import MIXTRAL_TYPES, mixtral_config_from_hugging_face, mixtral_config_to_hugging_face
 from byhand.hugging_face.on_disk import arrays_in, open_arrays
 from byhand.hugging_face.t5 import (
     t5_config_from_hugging_face,
@@ -73,6 +76,12 @@ _LLAMA = _Family(
     lambda config, kind: llama_config_to_hugging_face(config), lambda state, config, kind: llama_to_hugging_face(state, config),
     lambda config: ("lm_head.weight",) if config.tied else (),
 )
+_MIXTRAL = _Family(
+    ("Mixtral",), lambda values: "Mixtral",
+    mixtral_config_from_hugging_face, lambda state, config, kind: mixtral_from_hugging_face(state, config),
+    lambda config, kind: mixtral_config_to_hugging_face(config), lambda state, config, kind: mixtral_to_hugging_face(state, config),
+    lambda config: ("lm_head.weight",) if config.tied else (),
+)
 _BERT = _Family(
     ("BertMaskedLM", "BertSequenceClassifier", "BertTokenClassifier", "Bert"), bert_kind,
     bert_config_from_hugging_face, bert_from_hugging_face, bert_config_to_hugging_face, bert_to_hugging_face,
@@ -84,13 +93,13 @@ _T5 = _Family(
     lambda config, kind: t5_config_to_hugging_face(config), lambda state, config, kind: t5_to_hugging_face(state, config),
     t5_copies,
 )
-_BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA)
-_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, BertConfig: _BERT, T5Config: _T5}
+_BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA) | dict.fromkeys(MIXTRAL_TYPES, _MIXTRAL)
+_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, MixtralConfig: _MIXTRAL, BertConfig: _BERT, T5Config: _T5}
 
 
 def hugging_face_kind(path: str | os.PathLike) -> str:
-    """The name of our class for the model in a directory: GPT2, Llama, T5, or of BERT what config.json's `architectures` say: Bert,
-    BertMaskedLM, BertSequenceClassifier or BertTokenClassifier.
+    """The name of our class for the model in a directory: GPT2, Llama, Mixtral, T5, or of BERT what config.json's `architectures` say:
+    Bert, BertMaskedLM, BertSequenceClassifier or BertTokenClassifier.
 
     Raises
     ------
@@ -105,14 +114,14 @@ def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazil
 
     Parameters
     ----------
-    path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT or T5
+    path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, Mixtral, Qwen2-MoE, Qwen3-MoE, BERT or T5
     kind   the class of ours that is wanted: the one that `hugging_face_kind` names, or Bert for the encoder of any BERT
     lazily   whether arrays stay in their files until they are used (`OnDisk`), where a family's map allows it: for checkpoints that are
              larger than memory
 
     Returns
     -------
-    config : GPT2Config, LlamaConfig, BertConfig or T5Config
+    config : GPT2Config, LlamaConfig, MixtralConfig, BertConfig or T5Config
     state    for `load_state_dict` of the class `kind` of that config, which casts it; bfloat16, which NumPy lacks, comes as float32, every
              other dtype as it is
 
@@ -125,9 +134,11 @@ def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazil
     kind = family.kind(values) if kind is None else kind
     choice("load_hugging_face", family.kinds, kind=kind)
     config = family.read_config(values)
-    only_names = family is _LLAMA                                       # the maps of the others cut and turn arrays
-    read: Callable[[Path], Mapping[str, Any]] = open_arrays if lazily and only_names else _arrays
-    return config, family.read_state(_weights(path, read), config, kind)
+    # The maps of the others cut and turn arrays. That of Mixtral stacks those of experts, each one as it is read.
+    from_disk = family is _MIXTRAL or (lazily and family is _LLAMA)
+    read: Callable[[Path], Mapping[str, Any]] = open_arrays if from_disk else _arrays
+    state = family.read_state(_weights(path, read), config, kind)
+    return config, {name: np.asarray(array) for name, array in state.items()} if from_disk and not lazily else state
 
 
 def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray], *, kind: str | None = None) -> Path:
@@ -146,7 +157,7 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
     ValueError   if the names are not those of the config and the kind, or transformers has no model of these options
     """
     path = Path(path)
-    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2, Llama, BERT or T5", config=config)
+    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2, Llama, Mixtral, BERT or T5", config=config)
     family = _BY_CONFIG[type(config)]
     kind = family.kinds[0] if kind is None else kind
     choice("save_hugging_face", family.kinds, kind=kind)

@@ -18,7 +18,6 @@ _ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu"}
 _BUFFERS = (".rotary_emb.inv_freq",)  # the frequencies of rotary, which old files carry along
 
 
-
 def llama_config_from_hugging_face(values: Mapping[str, Any]) -> LlamaConfig:
     """The config.json of a Llama, Mistral, Qwen2 or Qwen3, as transformers 4 and 5 write it, as ours.
 
@@ -157,13 +156,17 @@ def llama_from_hugging_face(state: Mapping[str, NDArray], config: LlamaConfig) -
     >>> [theirs for ours, theirs in llama_names(config).items() if "norm" in ours]
     ['model.layers.0.input_layernorm.weight', 'model.layers.0.post_attention_layernorm.weight', 'model.norm.weight']
     """
-    who = "llama_from_hugging_face"
-    names = llama_names(config)
+    return by_names("llama_from_hugging_face", state, llama_names(config), tied=config.tied)
+
+
+def by_names(who: str, state: Mapping[str, NDArray], names: Mapping[str, str], *, tied: bool) -> dict[str, NDArray]:
+    """The arrays that `state` holds by their names (our name -> their name) under ours; what a model of transformers may lack or have too
+    is allowed for: the prefix of its class, buffers, and a tied head."""
     # The files of a LlamaModel lack the prefix.
     own = {name if name.startswith(("model.", "lm_head.")) else f"model.{name}": array for name, array in state.items()
            if not name.endswith(_BUFFERS)}
-    head = own.pop("lm_head.weight", None) if config.tied else None
-    _exactly(who, "a model of this config", names.values(), own)
+    head = own.pop("lm_head.weight", None) if tied else None
+    exactly(who, "a model of this config", names.values(), own)
     if head is not None and not np.array_equal(head, own["model.embed_tokens.weight"]):
         raise ValueError(f"{who} needs lm_head.weight to be the token embedding, for tied=True; this model has a head of its own")
     return {ours: own[theirs] for ours, theirs in names.items()}
@@ -177,7 +180,7 @@ def llama_to_hugging_face(state: Mapping[str, NDArray], config: LlamaConfig) -> 
     ValueError   if a name is missing or unknown
     """
     names = llama_names(config)
-    _exactly("llama_to_hugging_face", "our Llama of this config", names, state)
+    exactly("llama_to_hugging_face", "our Llama of this config", names, state)
     theirs = {theirs: state[ours] for ours, theirs in names.items()}
     return theirs | ({"lm_head.weight": state["tokens.weight"]} if config.tied else {})
 
@@ -199,7 +202,8 @@ def llama_names(config: LlamaConfig) -> dict[str, str]:
     return names | ({} if config.tied else {"head.weight": "lm_head.weight"})
 
 
-def _exactly(who: str, what: str, names: Iterable[str], state: Mapping[str, NDArray]) -> None:
+def exactly(who: str, what: str, names: Iterable[str], state: Mapping[str, NDArray]) -> None:
+    """Fail unless `state` has exactly these names."""
     missing, unknown = sorted(set(names) - state.keys()), sorted(state.keys() - set(names))
     if missing or unknown:
         raise ValueError(f"{who} needs exactly the names of {what}; missing {missing}, unknown {unknown}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _LARGEST_HEADER = 100_000_000  # the format's own limit
 
 class OnDisk:
     """One array of a file. What takes arrays takes it: `target[...] = on_disk` reads it, and bfloat16 becomes float32 on the way.
+    `on_disk[3]` and `on_disk[3:5]`, along the first axis, are still on disk.
 
     Examples
     --------
@@ -38,6 +40,40 @@ class OnDisk:
         array = np.fromfile(self._file, NUMPY_TYPES[self._kind], count, offset=self._offset).reshape(self.shape)
         array = _widened(array, self._kind)
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __getitem__(self, rows: int | slice) -> "OnDisk":
+        chosen = range(self.shape[0])[rows]                                 # an IndexError where there is no such row
+        each = math.prod(self.shape[1:]) * np.dtype(NUMPY_TYPES[self._kind]).itemsize
+        if isinstance(chosen, int):
+            return OnDisk(self._file, self._kind, self.shape[1:], self._offset + chosen * each)
+        if chosen.step != 1:
+            raise IndexError(f"OnDisk needs rows that follow each other; got {rows}")
+        return OnDisk(self._file, self._kind, (len(chosen), *self.shape[1:]), self._offset + chosen.start * each)
+
+
+class Stacked:
+    """Arrays of one shape, on disk or not, as one with an axis in front: `stacked[e]` is one of them, and `target[...] = stacked` reads one
+    after the other.
+
+    Examples
+    --------
+    >>> stacked = Stacked([np.zeros(3), np.ones(3)])
+    >>> stacked.shape, stacked[1], np.asarray(stacked).sum()
+    ((2, 3), array([1., 1., 1.]), np.float64(3.0))
+    """
+
+    def __init__(self, parts: Sequence[Any]):
+        self.shape, self.dtype = (len(parts), *parts[0].shape), np.result_type(*(part.dtype for part in parts))
+        self._parts = tuple(parts)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        array = np.empty(self.shape, self.dtype if dtype is None else dtype)
+        for e, part in enumerate(self._parts):
+            array[e] = part
+        return array
+
+    def __getitem__(self, e: int) -> Any:
+        return self._parts[e]
 
 
 def arrays_in(content: bytes, *, who: str, file: Path) -> dict[str, NDArray]:

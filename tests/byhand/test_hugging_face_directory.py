@@ -225,7 +225,7 @@ def test_what_is_no_model_is_named(saved, spoil, message):
 
 def test_what_cannot_be_saved_is_named(tmp_path):
     state = Llama(LLAMA).state_dict()
-    with pytest.raises(ValueError, match="the config of a GPT-2, Llama, BERT or T5"):
+    with pytest.raises(ValueError, match="the config of a GPT-2, Llama, Mixtral, BERT or T5"):
         save_hugging_face(tmp_path, {}, state)
     with pytest.raises(ValueError, match="arrays of one dtype"):
         save_hugging_face(tmp_path, LLAMA, state | {"norm.weight": np.ones(12)})
