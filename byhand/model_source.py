@@ -125,9 +125,13 @@ def _hugging_face(path: Path) -> Source:
 
 
 def _model(config: Any, seed: int = 0, kind: str | None = None) -> Any:
-    """The model of a config: XConfig in byhand/configs/FILE.py belongs to X, or the class `kind`, in numpy_impl/models/FILE.py."""
-    module = importlib.import_module(type(config).__module__.replace("byhand.configs", "numpy_impl.models"))
-    return getattr(module, kind or type(config).__name__.removesuffix("Config"))(config, rng=np.random.default_rng(seed))
+    return model_class(config, "numpy_impl", kind)(config, rng=np.random.default_rng(seed))
+
+
+def model_class(config: Any, side: str, kind: str | None = None) -> Any:
+    """The class of a config's model: XConfig in byhand/configs/FILE.py belongs to X, or the class `kind`, in SIDE/models/FILE.py."""
+    module = importlib.import_module(type(config).__module__.replace("byhand.configs", f"{side}.models"))
+    return getattr(module, kind or type(config).__name__.removesuffix("Config"))
 
 
 def _bytes_for(config: Any) -> Tokenize:

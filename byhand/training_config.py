@@ -5,9 +5,10 @@ import dataclasses
 from byhand.checks import choice, demand
 from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
+from byhand.configs.mixtral import MIXTRAL_PRESETS
 from byhand.run_config import RunConfig, option
 
-PRESETS: dict[str, GPT2Config | LlamaConfig] = {**GPT2_PRESETS, **LLAMA_PRESETS}
+PRESETS: dict[str, GPT2Config | LlamaConfig] = {**GPT2_PRESETS, **LLAMA_PRESETS, **MIXTRAL_PRESETS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class TrainingConfig(RunConfig):
     ValueError   if an option is out of its range
     """
 
-    preset: str = option("gpt2-1m", "The model and its sizes: gpt2-nano, gpt2-1m, llama-nano, llama-1m …")
+    preset: str = option("gpt2-1m", "The model and its sizes: gpt2-nano, gpt2-1m, llama-nano, llama-1m, mixtral-nano …")
 
     def __post_init__(self) -> None:
         super().__post_init__()

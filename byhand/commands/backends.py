@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.configs.llama import LlamaConfig
 from byhand.corpus import Batch
+from byhand.model_source import model_class
 from byhand.noise import Noise
 from byhand.training_config import TrainingConfig
 
@@ -35,12 +35,10 @@ class NumpyBackend:
     name = "numpy"
 
     def __init__(self, config: TrainingConfig):
-        from numpy_impl.models.gpt2 import GPT2
-        from numpy_impl.models.llama import Llama
         from numpy_impl.optim.adamw import AdamW
 
         self.config = config
-        make: Any = Llama if isinstance(config.model, LlamaConfig) else GPT2
+        make = model_class(config.model, "numpy_impl")
         self.model = make(config.model, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
         self.optimizer = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
 
@@ -68,8 +66,6 @@ class TorchBackend:
             import torch
         except ImportError as error:
             raise ValueError("train needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
-        from torch_impl.models.gpt2 import GPT2
-        from torch_impl.models.llama import Llama
         from torch_impl.optim.adamw import AdamW
 
         if config.device == "cuda":
@@ -78,7 +74,7 @@ class TorchBackend:
             # float32 means float32: no TF32 products, which round to ten bits
             torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.config = config
-        make: Any = Llama if isinstance(config.model, LlamaConfig) else GPT2
+        make = model_class(config.model, "torch_impl")
         self.model = make(config.model, dtype=getattr(torch, config.dtype)).to(config.device)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         parameters = dict(self.model.named_parameters())

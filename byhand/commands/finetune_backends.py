@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from byhand.checks import fail
 from byhand.commands.backends import Batches
-from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig, lora_plus_groups
 from byhand.corpus import Batch
 from byhand.finetune_config import FinetuneConfig
 from byhand.finetuning.base import Base, Quantization, one_by_one, part
 from byhand.finetuning.methods import adapt
+from byhand.model_source import model_class
 from byhand.noise import Noise
 
 
@@ -167,11 +167,9 @@ def quantization(config: FinetuneConfig, base: Base) -> Quantization | None:
 def numpy_base(base: Base, quantized: Quantization | None, *, dtype: str = "float32", dropout: float = 0.0,
                rng: np.random.Generator | None = None) -> Any:
     """The base on the NumPy side, every block quantized, if that is wished, before the next one is made."""
-    from numpy_impl.models.gpt2 import GPT2
-    from numpy_impl.models.llama import Llama
     from numpy_impl.quantize.quantize_linears import quantize_linears
 
-    make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
+    make = model_class(base.config, "numpy_impl")
     prepare = one_by_one(base, _quantizer(quantized, quantize_linears), lambda block, state: block.load_state_dict(state))
     model = make(dataclasses.replace(base.config, dropout=dropout), dtype=np.dtype(dtype), rng=rng, prepare=prepare)
     if base.state is not None:
@@ -185,11 +183,9 @@ def torch_base(config: FinetuneConfig, base: Base) -> Any:
     """The base on the torch side, of the same structure; its values come later."""
     import torch
 
-    from torch_impl.models.gpt2 import GPT2
-    from torch_impl.models.llama import Llama
     from torch_impl.quantize.quantize_linears import quantize_linears
 
-    make: Any = Llama if isinstance(base.config, LlamaConfig) else GPT2
+    make = model_class(base.config, "torch_impl")
     return make(dataclasses.replace(base.config, dropout=config.dropout), dtype=getattr(torch, config.dtype),
                 prepare=_quantizer(quantization(config, base), quantize_linears))
 
@@ -221,7 +217,7 @@ def _optimizer(config: FinetuneConfig, params: Mapping[str, Any], adamw: Any, ha
 def _adamw(config: FinetuneConfig, params: Mapping[str, Any]) -> dict[str, Any]:
     """Matrices decay, vectors do not; B of LoRA+ has a learning rate of its own."""
     vectors = [{"pattern": name, "weight_decay": 0.0} for name, array in params.items() if array.ndim < 2]
-    plus = lora_plus_groups(params, config.lora_plus) if config.method == "lora" else []
+    plus = lora_plus_groups(params, config.lora_plus) if config.method in ("lora", "mixlora") else []
     return dict(lr=config.lr, betas=(0.9, 0.999), weight_decay=config.weight_decay, groups=vectors + plus)
 
 
@@ -238,7 +234,7 @@ def _progress(make: Any, after: tuple[int, float, int] | None) -> Any:
 
 
 def _loop(config: FinetuneConfig) -> dict[str, Any]:
-    drops = config.dropout or (config.method == "lora" and config.adapter_dropout)
+    drops = config.dropout or (config.method in ("lora", "mixlora") and config.adapter_dropout)
     return dict(
         steps=config.steps, max_norm=config.max_norm, noise=Noise(config.seed) if drops else None,
         run="recompute" if config.recompute else "keep", validate_every=config.validate_every, loss_scale=config.loss_scale,

@@ -14,6 +14,7 @@ from byhand import checkpoint
 from byhand.checks import demand, fail
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
+from byhand.configs.mixtral import MixtralConfig
 from byhand.model_source import Tokenize, as_bytes, presets, tokenizer_in
 from byhand.run_config import read, resolve
 from byhand.run_directory import load_weights, write_whole
@@ -55,8 +56,8 @@ class Base(NamedTuple):
 
 
 def open_base(where: str) -> Base:
-    """The base that `where` names: the directory of a `byhand train` (its best weights) or a `byhand quantize`, of a GPT-2 or a Llama as
-    Hugging Face's hub holds them, or a preset.
+    """The base that `where` names: the directory of a `byhand train` (its best weights) or a `byhand quantize`, of a GPT-2, a Llama or a
+    Mixtral as Hugging Face's hub holds them, or a preset.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def _quantized(path: Path) -> Base:
     kept = checkpoint.load(latest)
     demand("open_base", "base" in kept.values and "weights" in kept.arrays, "the directory of a `byhand quantize`", path=str(path))
     about = kept.values["base"]
-    family: Any = {"GPT2Config": GPT2Config, "LlamaConfig": LlamaConfig}[about["family"]]
+    family: Any = {"GPT2Config": GPT2Config, "LlamaConfig": LlamaConfig, "MixtralConfig": MixtralConfig}[about["family"]]
     want, file = about["tokenizer_sha256"], path / _TOKENIZER
     same = want is None or (file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == want)
     demand("open_base", same, f"{file} as it was written", sha256=want)

@@ -82,7 +82,7 @@ def plan_memory(config: GPT2Config | LlamaConfig, *, method: Method = "qlora", r
     choice(who, (False, True), double=double, recompute=recompute)
     size(who, batch=batch, length=length, block=block)
     size(who, at_least=0, r=r)
-    demand(who, isinstance(config, (GPT2Config, LlamaConfig)), "the config of a GPT-2 or a Llama", config=config)
+    demand(who, type(config) in (GPT2Config, LlamaConfig), "the config of a GPT-2 or a Llama, without experts", config=config)
     shapes = linear_shapes(config)
     inside = sum(rows * columns for rows, columns in shapes.values())            # numbers in the matrices of one block
     rest = config.parameters - config.n_layers * inside
