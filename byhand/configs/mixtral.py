@@ -13,6 +13,7 @@ from byhand.configs.routing import RoutingLoss
 
 CHOICES = ("token", "expert", "sinkhorn")
 SCORES = ("softmax", "sigmoid")
+DROPPED = ("zero", "residual")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +103,10 @@ class MixtralConfig(LlamaConfig):
         routing_options(
             who, n_experts=self.n_experts, k=self.k, score=self.score, before=self.before, renormalise=self.renormalise, scale=self.scale,
             groups=self.groups, top_groups=self.top_groups, group_score=self.group_score, correction=self.correction, choice=self.choice,
-            capacity_factor=self.capacity_factor, min_capacity=self.min_capacity, drop_order=self.drop_order, dropped=self.dropped,
-            jitter=self.jitter, noisy=self.noisy,
+            capacity_factor=self.capacity_factor, min_capacity=self.min_capacity, drop_order=self.drop_order, jitter=self.jitter,
+            noisy=self.noisy,
         )
+        one_of(who, DROPPED, dropped=self.dropped)
         demand(who, isinstance(self.shared_gate, bool), "shared_gate as True or False", shared_gate=self.shared_gate)
         self.routing_loss  # noqa: B018 (what it refuses is refused here)
 
@@ -119,6 +121,13 @@ class MixtralConfig(LlamaConfig):
         """What the training loss adds; None where both weights are 0."""
         loss = RoutingLoss(balance=self.balance, z=self.z, jointly=self.jointly, per_sequence=self.per_sequence, score=self.score)
         return loss if self.balance or self.z else None
+
+    @property
+    def mixture(self) -> dict[str, Any]:
+        """The options of each `layers.MoE`, by name."""
+        names = ("activation", "d_shared", "shared_gate", "dropped", "choice", "score", "before", "renormalise", "scale", "groups",
+                 "top_groups", "group_score", "correction", "capacity_factor", "min_capacity", "drop_order", "jitter", "noisy")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def parameters(self) -> int:
@@ -143,7 +152,7 @@ class MixtralConfig(LlamaConfig):
 
 def routing_options(who: str, *, n_experts: int, k: int, score: str, before: bool, renormalise: bool, scale: float, groups: int,
                     top_groups: int | None, group_score: str, correction: bool, choice: str, capacity_factor: float | None,
-                    min_capacity: int, drop_order: str, dropped: str, jitter: float, noisy: bool) -> None:
+                    min_capacity: int, drop_order: str, jitter: float, noisy: bool) -> None:
     """Refuse what does not go together, in the config and in the layer alike."""
     size(who, n_experts=n_experts, k=k)
     demand(who, k <= n_experts, "k no larger than n_experts", k=k, n_experts=n_experts)
@@ -163,12 +172,12 @@ def routing_options(who: str, *, n_experts: int, k: int, score: str, before: boo
         demand(who, choice != "expert", "no capacity_factor with choice='expert', whose experts are even", capacity_factor=capacity_factor)
     size(who, min_capacity=min_capacity)
     one_of(who, ("choice", "token", "weight"), drop_order=drop_order)
-    one_of(who, ("zero", "residual"), dropped=dropped)
     in_range(who, 0, 1, jitter=jitter)
     for name, value in dict(before=before, renormalise=renormalise, correction=correction, noisy=noisy).items():
         demand(who, isinstance(value, bool), f"{name} as True or False", **{name: value})
-    plain = groups == 1 and not correction and before and not renormalise
-    demand(who, choice == "token" or plain, "choice='token' for groups, a correction, or weights of another kind", choice=choice)
+    plain = before and not renormalise and scale == 1 and groups == 1 and not correction
+    demand(who, plain or choice != "expert", "before=True, renormalise=False, scale=1, groups=1 and correction=False with choice='expert'",
+           before=before, renormalise=renormalise, scale=scale, groups=groups, correction=correction)
 
 
 def _mixtral(d_model: int, n_layers: int, n_heads: int, n_kv_heads: int, d_hidden: int, *, vocabulary: int, max_length: int,

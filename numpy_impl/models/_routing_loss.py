@@ -10,6 +10,7 @@ from byhand.checks import demand
 from byhand.configs.routing import RoutingLoss
 from numpy_impl.layers._routed import Routes
 from numpy_impl.losses.z_loss import z_loss
+from numpy_impl.moe.load_balance import load_balance
 from numpy_impl.ops.sigmoid import sigmoid
 from numpy_impl.ops.softmax import softmax
 
@@ -30,7 +31,6 @@ def routing_loss(routes: Routes, config: RoutingLoss, *, real: NDArray | None = 
 
 
 def _loss(logits: NDArray, chosen: NDArray, config: RoutingLoss, real: NDArray | None) -> tuple[NDArray, Callable]:
-    from numpy_impl.moe.load_balance import load_balance
     """One layer's loss () of logits (..., E); backward: dloss () -> dlogits. Where all is padding, it is 0."""
     scores, score_backward = (softmax if config.score == "softmax" else sigmoid)(logits)
     balance, balance_backward = load_balance(

@@ -64,13 +64,17 @@ class Llama(CausalLM):
                 config.d_model, config.n_heads, config.d_hidden, n_kv_heads=config.n_kv_heads, head_width=config.head_width,
                 attention_bias=config.attention_bias, mlp_bias=config.mlp_bias, qk_norm=config.qk_norm,
                 window=None if config.window is None else (config.window - 1, 0), activation=config.activation, eps=config.norm_eps,
-                dropout=config.dropout, attention_dropout=config.dropout, dtype=dtype, rng=rng,
+                dropout=config.dropout, attention_dropout=config.dropout, mlp=self._mlp(i, dtype, rng), dtype=dtype, rng=rng,
             )
 
         self.blocks = self._stack(block, prepare, rng)
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps, dtype=dtype)
         self.head = None if config.tied else Linear(config.d_model, config.vocabulary, bias=False, dtype=dtype, rng=rng)
         self._start(self, rng, blocks=prepare is None)
+
+    def _mlp(self, i: int, dtype: DTypeLike, rng: np.random.Generator) -> Module | None:
+        """What stands in the place of block i's feed-forward layer; None: nothing, the block makes its own."""
+        return None
 
     def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
               run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:

@@ -7,6 +7,7 @@ from byhand.checks import demand
 from byhand.configs.routing import RoutingLoss
 from torch_impl.layers._routed import Routes
 from torch_impl.losses.z_loss import z_loss
+from torch_impl.moe.load_balance import load_balance
 
 
 def routing_loss(routes: Routes, config: RoutingLoss, *, real: Tensor | None = None) -> Tensor:
@@ -20,7 +21,6 @@ def routing_loss(routes: Routes, config: RoutingLoss, *, real: Tensor | None = N
 
 
 def _loss(logits: Tensor, chosen: Tensor, config: RoutingLoss, real: Tensor | None) -> Tensor:
-    from torch_impl.moe.load_balance import load_balance
     """One layer's loss () of logits (..., E). Where all is padding, it is 0."""
     scores = logits.softmax(-1) if config.score == "softmax" else logits.sigmoid()
     loss = config.balance * load_balance(

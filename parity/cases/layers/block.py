@@ -1,6 +1,7 @@
 """What a block is fed: both norms, every order, gated and ungated, every dropout, biased, causal and masked."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.layers._told import plain, with_experts
 
 
 def starts(side, module, x, **options):
@@ -19,7 +20,8 @@ def starts(side, module, x, **options):
     # well-conditioned: branches smaller than the skip, norms near 1
     fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "after.weight": array(low=0.5, high=1.5)},
-    also=[starts],
+    build=with_experts("layers.Block"),
+    also=[plain(starts)],
     refuses=[
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, norm="batch")),
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, order="both")),
@@ -43,6 +45,7 @@ def block(draw):
     share = one_of(0.1, 0.3, 0.5)
     return dict(
         init=dict(
+            experts=draw(one_of(None, None, 2)),
             d_model=width, n_heads=heads, d_hidden=draw(size()), norm=draw(left_out(one_of("layer", "rms"))),
             order=order, activation=draw(left_out(one_of("gelu_tanh", "relu", "swiglu", "geglu"))),
             bias=draw(left_out(flag())), eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)),

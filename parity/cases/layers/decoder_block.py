@@ -1,6 +1,7 @@
 """What the decoder's block is fed: norms before, after and nowhere, both kinds, gated and ungated, every choice of attention."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, one_of
+from parity.cases.layers._told import with_experts
 from parity.cases.layers.decoder_attention import attention_options
 
 _INIT = dict(d_model=4, n_heads=2, d_hidden=8)
@@ -11,6 +12,7 @@ _INIT = dict(d_model=4, n_heads=2, d_hidden=8)
     bench=dict(init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256))),
     # well-conditioned: branches smaller than the skip, norms near 1
     fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
+    build=with_experts("layers.DecoderBlock"),
     refuses=[
         dict(init=_INIT | dict(norm="before")),
         dict(init=_INIT | dict(norm_type="batch")),
@@ -30,6 +32,7 @@ def decoder_block(draw):
     width = heads * (2 * draw(integer(2, 3)) if draw.ordinary else 2 if draw.edges else 4)
     return dict(
         init=dict(
+            experts=draw(one_of(None, None, 2)),
             d_model=width, n_heads=heads, d_hidden=draw(integer(1, 6)), norm=draw(left_out(one_of("pre", "post", "none"))),
             norm_type=draw(left_out(one_of("layer", "rms"))), bias=draw(left_out(flag())), eps=draw(left_out(one_of(1e-5, 1e-2))),
             activation=draw(left_out(one_of("gelu", "relu", "mish", "swiglu", "geglu"))), dropout=draw(left_out(one_of(0.1, 0.5))),

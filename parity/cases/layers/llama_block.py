@@ -1,6 +1,7 @@
 """What a Llama's block is fed: every sharing of heads, rotary, norms of queries and keys, biases, windows, both dropouts."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, one_of, size
+from parity.cases.layers._told import plain, with_experts
 
 
 def plain_block(side, module, x, rotary=None, mask=None, causal=False, noise=None):
@@ -24,7 +25,8 @@ def plain_block(side, module, x, rotary=None, mask=None, causal=False, noise=Non
     # well-conditioned: branches smaller than the skip, norms near 1
     fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "norm.weight": array(low=0.5, high=1.5)},
-    also=[plain_block],
+    build=with_experts("layers.LlamaBlock"),
+    also=[plain(plain_block)],
     refuses=[
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, dropout=2.0)),
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, attention_dropout=2.0)),
@@ -51,6 +53,7 @@ def llama_block(draw):
     share = one_of(0.1, 0.3, 0.5)
     return dict(
         init=dict(
+            experts=draw(one_of(None, None, 2)),
             d_model=width, n_heads=heads, d_hidden=draw(size()), n_kv_heads=kv_heads if kv_heads != heads else draw(left_out(maybe(heads))),
             head_width=head_width if own_width else draw(left_out(maybe(head_width))),
             attention_bias=draw(left_out(one_of(False, True, "qkv"))), mlp_bias=draw(left_out(flag())), qk_norm=draw(left_out(flag())),

@@ -43,11 +43,60 @@ def shares(side, module, x, noise=None, run="keep", causal=False):
     yield "no dbias", module.forward(x, None, **options)[1](np.cos(y))[1] is None, True
 
 
+def tells(side, module, x, noise=None, run="keep", causal=False):
+    """What the routers of all layers did comes in order, and each layer's pullback gets the cotangents of its own: called one by one here.
+    Of three layers the second and the third route."""
+    width = x.shape[-1]
+    blocks = [side.get("layers.Block")(width, 1, width, dropout=0.2, dtype=side.dtype) for _ in range(3)]
+    for block in blocks[1:]:
+        block.mlp = side.get("layers.MoE")(width, 3, 2, 2, dtype=side.dtype)
+    stack, options = side.get("layers.Stack")(blocks), dict(noise=noise, run=run, causal=causal)
+    if side.name == "torch":
+        y, routes = stack.routed(x, **options)
+        yield "y", y, stack(x, **options)
+        yield "routers", len(routes), 2
+        return
+    y, routes, backward = stack.routed(x, **options)
+    h, pullbacks, wanted = x, [], []
+    for i, block in enumerate(blocks):
+        h, own, pullback = block.routed(h, noise=at(noise, str(i)), causal=causal)
+        pullbacks.append((pullback, len(own)))
+        wanted += own
+    yield "y", y, h
+    for i, (one, want) in enumerate(zip(routes, wanted, strict=True)):
+        yield f"logits of router {i}", one.logits, want.logits
+    dy, dlogits = np.cos(y), [np.sin(one.logits + 1) for one in routes]
+    dx, *_, grads = backward(dy, dlogits)
+    left = list(dlogits)
+    for i, (pullback, own) in reversed(list(enumerate(pullbacks))):
+        given, left = left[len(left) - own :], left[: len(left) - own]
+        dy, _, want = pullback(dy, given)
+        for name, grad in flatten(want).items():
+            yield f"grads.{i}.{name}", flatten(grads[i])[name], grad
+    yield "dx", dx, dy
+
+
+def replaces(side, module, x, **options):
+    """A child is replaced wherever it stands: in a list of more than ten, below another, in a dict."""
+    if side.name == "torch":
+        return
+    layer = side.get("layers.GatedFeedForward")
+    many, new = side.get("layers.Stack")([layer(1, 1) for _ in range(11)]), layer(1, 1)
+    many.replace_child("10.up_proj", new)
+    yield "below the eleventh", [many.layers[10].up_proj is new, many.layers[1].up_proj is new], [True, False]
+    many.replace_child("9", new)
+    yield "the tenth", [one is new for one in many.layers], [i == 9 for i in range(11)]
+    holder = side.get("layers.GatedFeedForward")(1, 1)
+    holder.adapters = {"a": layer(1, 1), "b": layer(1, 1)}
+    holder.replace_child("adapters.b", new)
+    yield "in a dict", [one is new for one in holder.adapters.values()], [False, True]
+
+
 @case(
     "layers.Stack",
     bench=dict(init=dict(layers=2, d_model=256), call=dict(x=array(8, 128, 256), causal=True)),
     build=stack,
-    also=[shares],
+    also=[shares, tells, replaces],
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the Block's own; several on end blow rounding up.
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "bias": array(hostile=False)},
