@@ -24,6 +24,7 @@ def freezes_its_base(side, module, x, noise=None):
         h, dh = (module.ia3_l * x, dy) if module.feed_forward else (x, module.ia3_l * dy)
         for name, grad in fresh.base.forward(h)[1](dh)[1].items():
             yield f"gradient of the base's {name}", thawed[name], grad
+        yield "frozen again", list(fresh.freeze().parameters()), []
         want = module.forward(x)[1](dy)[0]
         yield "dx", dx, want
         yield "no gradient of a frozen vector", module.freeze().forward(x)[1](dy)[1] == dict(base={}), True
