@@ -6,9 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.commands.balanced import Balanced
 from byhand.corpus import Batch
 from byhand.model_source import model_class
 from byhand.noise import Noise
+from byhand.routing_metrics import RoutingWatch
 from byhand.training_config import TrainingConfig
 
 Batches = Callable[[int], Sequence[Batch]]
@@ -18,6 +20,7 @@ class Backend(Protocol):
     """A model, its optimizer and its training loop; everything that goes in or comes out is NumPy."""
 
     name: str
+    watch: RoutingWatch
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
         """Train, yielding a Progress after every update."""
@@ -40,7 +43,9 @@ class NumpyBackend:
         self.config = config
         make = model_class(config.model, "numpy_impl")
         self.model = make(config.model, dtype=np.dtype(config.dtype), rng=np.random.default_rng(config.seed))
-        self.optimizer = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
+        self.watch = RoutingWatch(self.model)
+        adamw = AdamW(self.model.parameters(), **_adamw(config, self.model.parameters()))
+        self.optimizer = Balanced(adamw, self.watch, config.balance_rate)
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
         from numpy_impl.optim.warmup_schedules import warmup_cosine
@@ -78,7 +83,8 @@ class TorchBackend:
         self.model = make(config.model, dtype=getattr(torch, config.dtype)).to(config.device)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         parameters = dict(self.model.named_parameters())
-        self.optimizer = AdamW(parameters, **_adamw(config, parameters))
+        self.watch = RoutingWatch(self.model)
+        self.optimizer = Balanced(AdamW(parameters, **_adamw(config, parameters)), self.watch, config.balance_rate)
 
     def fit(self, batches: Batches, validation: Sequence[Batch]) -> Iterator[Any]:
         from torch_impl.optim.warmup_schedules import warmup_cosine
@@ -113,10 +119,11 @@ def _schedule(config: TrainingConfig, warmup_cosine: Callable[..., float]) -> Ca
 
 
 def _loop(config: TrainingConfig) -> dict[str, Any]:
+    random = config.dropout or getattr(config.model, "jitter", 0) or getattr(config.model, "noisy", False)
     return dict(
         steps=config.steps,
         max_norm=config.max_norm,
-        noise=Noise(config.seed) if config.dropout else None,
+        noise=Noise(config.seed) if random else None,
         run="recompute" if config.recompute else "keep",
         validate_every=config.validate_every,
         loss_scale=config.loss_scale,

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from byhand.routing_metrics import LayerRouting
+
 
 class Display:
     """A table of losses that grows by a line every `every` steps and wherever a validation loss was taken; NO_COLOR is honoured.
@@ -41,19 +43,20 @@ class Display:
         self._bar.stop()
         self._out.print(table, soft_wrap=False)
 
-    def header(self) -> None:
-        """The names of the table's columns."""
+    def header(self, *, routed: bool = False) -> None:
+        """The names of the table's columns; with experts, there is one for the busiest of all: its share over an even one."""
         difference = f"{'difference':>12}" if len(self._backends) == 2 else ""
-        self.say(f"{'step':>6}" + "".join(f"{name:>12}" for name in self._backends) + difference, style="bold")
+        busiest = f"{'busiest':>9}" if routed else ""
+        self.say(f"{'step':>6}" + "".join(f"{name:>12}" for name in self._backends) + difference + busiest, style="bold")
 
-    def step(self, together: Sequence[Any]) -> None:
-        """One update of every implementation is done: their Progress, in order."""
+    def step(self, together: Sequence[Any], routings: Sequence[Sequence[LayerRouting]] = ()) -> None:
+        """One update of every implementation is done: their Progress, in order, and what the routers of each did."""
         done = together[0].step + 1
         rates = [f"{name} {p.metrics.tokens / p.metrics.seconds:,.0f}" for name, p in zip(self._backends, together, strict=True)]
         speed = f"{', '.join(rates)} tokens/s"
         self._bar.update(self._task, completed=done, description=speed)
         if done == 1 or done % self._every == 0 or done == self._steps:
-            self._row(f"{done:>6}", [p.metrics.loss for p in together])
+            self._row(f"{done:>6}", [p.metrics.loss for p in together], [layer.largest for routing in routings for layer in routing])
             if not self._log.is_terminal:
                 self._log.print(f"byhand: step {done} of {self._steps}, {speed}", markup=False)
         if together[0].validation is not None:
@@ -61,6 +64,7 @@ class Display:
         if done < self._steps and not self._bar.live.is_started:
             self._bar.start()
 
-    def _row(self, label: str, losses: Sequence[float]) -> None:
+    def _row(self, label: str, losses: Sequence[float], largest: Sequence[float] = ()) -> None:
         difference = f"{abs(losses[0] - losses[1]):>12.1e}" if len(losses) == 2 else ""
-        self.say(label + "".join(f"{loss:>12.6f}" for loss in losses) + difference)
+        busiest = f"{max(largest):>9.2f}" if largest else ""
+        self.say(label + "".join(f"{loss:>12.6f}" for loss in losses) + difference + busiest)

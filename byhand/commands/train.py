@@ -16,6 +16,7 @@ from byhand.commands.display import Display
 from byhand.commands.history import PROMISED_FLOAT64, History
 from byhand.continuation import compare, continue_greedily
 from byhand.curves import draw_losses
+from byhand.routing_metrics import LayerRouting, logged
 from byhand.run_directory import RunDirectory
 from byhand.training_config import TrainingConfig
 
@@ -44,16 +45,17 @@ def train(config: TrainingConfig) -> bool:
         run.describe("config", config.as_dict())
         run.describe("about", _about(text, config))
         display.say(
-            f"{config.preset}, {config.model.parameters:,} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
+            f"{config.preset}, {_size(config)} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
             f"{text.name} ({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
         )
-        display.header()
+        display.header(routed=bool(backends[0].watch.layers))
         try:
             for together in zip(*(backend.fit(batches, validation) for backend in backends), strict=True):
-                for backend, progress in zip(backends, together, strict=True):
-                    history.add(backend.name, progress)
-                    _keep(run, backend, progress)
-                display.step(together)
+                routings = [backend.watch.take() for backend in backends]
+                for backend, progress, routing in zip(backends, together, routings, strict=True):
+                    history.add(backend.name, progress, routing)
+                    _keep(run, backend, progress, routing)
+                display.step(together, routings)
         except NonFiniteError as stopped:
             for backend in backends:
                 run.save(f"{backend.name}-last", backend.state(), stopped=stopped)
@@ -76,6 +78,11 @@ def train(config: TrainingConfig) -> bool:
     return kept
 
 
+def _size(config: TrainingConfig) -> str:
+    active = getattr(config.model, "active_parameters", None)
+    return f"{config.model.parameters:,}" + ("" if active is None else f" ({active:,} of them a token)")
+
+
 def _backends(config: TrainingConfig) -> list[Backend]:
     """The implementations to train; PyTorch's starts from the weights that NumPy's drew, so that a seed is one run in either."""
     by_hand = NumpyBackend(config)
@@ -85,10 +92,10 @@ def _backends(config: TrainingConfig) -> list[Backend]:
     return [by_hand, twin] if config.backend == "both" else [twin]
 
 
-def _keep(run: RunDirectory, backend: Backend, progress: Any) -> None:
+def _keep(run: RunDirectory, backend: Backend, progress: Any, routing: Sequence[LayerRouting]) -> None:
     metrics = progress.metrics
     run.log(step=progress.step + 1, backend=backend.name, **metrics._asdict(), tokens_per_second=metrics.tokens / metrics.seconds,
-            validation=progress.validation)
+            validation=progress.validation, **logged(routing))
     if progress.validation is not None:
         about = dict(step=progress.step + 1, validation=progress.validation)
         run.save(f"{backend.name}-last", backend.state(), **about)
