@@ -154,7 +154,8 @@ app.command(_with_options(_validate, FinetuneConfig), name="validate")
 
 
 @app.command(name="generate")
-def _generate(model: str | None = None, *, adapter: str | None = None, prompt: str = "def ", count: int = 64, seed: int = 0) -> int:
+def _generate(model: str | None = None, *, adapter: str | None = None, prompt: str = "def ", count: int = 64, seed: int = 0,
+              expert_memory: str | None = None) -> int:
     """Continue a text greedily, in NumPy: by the base alone and, where an adapter is given, with it.
 
     Parameters
@@ -163,18 +164,21 @@ def _generate(model: str | None = None, *, adapter: str | None = None, prompt: s
         The directory of a `byhand train`, `byhand quantize` or `byhand merge`, a directory as Hugging Face's hub holds a model, or a preset
         with random weights. Not needed where the adapter is a run, which knows its base.
     adapter
-        LoRA's files, peft's or ours, or the directory of a `byhand finetune`.
+        LoRA's files, peft's or ours, MixLoRA's, or the directory of a `byhand finetune`.
     prompt
         The text to continue.
     count
         Tokens to add.
     seed
         Of random weights.
+    expert_memory
+        MixLoRA: how much of the experts is held in memory, 64MB say; the others are read when tokens need them. By default all that were
+        needed once.
     """
     _tune()
     from byhand.commands.adapters import generate
 
-    generate(model, adapter=adapter, prompt=prompt, count=count, seed=seed)
+    generate(model, adapter=adapter, prompt=prompt, count=count, seed=seed, expert_memory=expert_memory)
     return OK
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from byhand.checks import demand, fail, in_range, positive, size
 from byhand.configs.lora import LoRAConfig
+from byhand.configs.mixlora import MixLoRAConfig
 from byhand.run_config import RunConfig, option, read, resolve
 
 RESTS = ("pissa", "olora", "loftq")     # starts that leave the base only what the adapter does not hold
@@ -23,16 +24,20 @@ class FinetuneConfig(RunConfig):
 
     base: str | None = option(None, "What is fine-tuned: the directory of a `byhand train` or `byhand quantize`, a directory as Hugging "
                               "Face's hub holds a model, or a preset with random weights.")
-    method: Literal["lora", "ia3", "prefix", "prompt", "bottleneck", "full"] = option("lora", "What is trained; full: every weight.")
+    method: Literal["lora", "mixlora", "ia3", "prefix", "prompt", "bottleneck", "full"] = option(
+        "lora", "What is trained; mixlora: experts of the feed-forward layers, each a LoRA; full: every weight.")
     targets: tuple[str, ...] | None = option(None, "LoRA, IA³, bottlenecks: the layers that get an adapter, by name or shell pattern; LoRA "
                                              "takes all-linear for all. By default LoRA's are q_proj and v_proj, the others' those of "
-                                             "their papers.")
+                                             "their papers. MixLoRA: layers of attention that get one beside the experts; by default none.")
     exclude: tuple[str, ...] = option((), "Layers that get none.")
-    r: int = option(8, "LoRA: the rank of an adapter.")
-    alpha: float = option(16.0, "LoRA: its output is scaled by alpha / r.")
-    rslora: bool = option(False, "LoRA: scale by alpha / √r.")
+    r: int = option(8, "LoRA: the rank of an adapter; MixLoRA: of an expert.")
+    alpha: float = option(16.0, "LoRA, MixLoRA: its output is scaled by alpha / r.")
+    rslora: bool = option(False, "LoRA, MixLoRA: scale by alpha / √r.")
     dora: bool = option(False, "LoRA: learn each row's length apart from its direction (DoRA).")
-    adapter_dropout: float = option(0.0, "LoRA: the share of an adapter's inputs that is dropped.")
+    adapter_dropout: float = option(0.0, "LoRA, MixLoRA: the share of an adapter's inputs that is dropped.")
+    experts: int = option(8, "MixLoRA: experts of each feed-forward layer.")
+    top_k: int = option(2, "MixLoRA: experts that compute a token.")
+    balance: float = option(0.01, "MixLoRA: weight of the loss that keeps the experts equally busy.")
     adapter_dtype: Literal["float32", "bfloat16"] = option("float32", "bfloat16: adapters are kept and saved in bfloat16.")
     bias: Literal["none", "all", "lora_only"] = option("none", "LoRA: which biases train besides.")
     start: Literal["kaiming", "gaussian", "pissa", "olora", "loftq"] = option("kaiming", "LoRA: how adapters begin.")
@@ -94,6 +99,11 @@ class FinetuneConfig(RunConfig):
                    quantize=self.quantize)
         if self.method == "lora":
             _ = self.lora                      # made to be checked
+        if self.method == "mixlora":
+            _ = self.mixlora
+            for name in ("exclude", "dora", "bias", "start", "rank_pattern", "alpha_pattern", "layers"):
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                demand(who, value == default, f"{name} {default!r} for method 'mixlora', whose experts are all alike", **{name: value})
 
     @classmethod
     def command(cls) -> str:
@@ -109,6 +119,12 @@ class FinetuneConfig(RunConfig):
         )
         targets: Any = "all-linear" if self.targets == ("all-linear",) else self.targets
         return LoRAConfig(targets=targets, **options)
+
+    @property
+    def mixlora(self) -> MixLoRAConfig:
+        """What these options say of MixLoRA's experts."""
+        return MixLoRAConfig(n_experts=self.experts, k=self.top_k, r=self.r, alpha=self.alpha, rslora=self.rslora,
+                             dropout=self.adapter_dropout, balance=self.balance, attention=self.targets or ())
 
 
 def settled(config: FinetuneConfig) -> FinetuneConfig:

@@ -14,7 +14,8 @@ from byhand.commands.finetune_backends import digest, numpy_base, quantization
 from byhand.continuation import continue_greedily
 from byhand.finetune_config import FinetuneConfig, config_of_run
 from byhand.finetuning.base import Base, Quantization, open_base, save_quantized
-from byhand.finetuning.methods import adapt
+from byhand.finetuning.expert_files import ABOUT, ExpertFiles
+from byhand.finetuning.methods import adapt, parse_budget
 from byhand.hugging_face.adapter import load_adapter
 from byhand.hugging_face.directory import save_hugging_face
 from byhand.model_source import as_bytes
@@ -24,8 +25,8 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 _OUT = Console(highlight=False, soft_wrap=True)
 
 
-def generate(where: str | None, *, adapter: str | None, prompt: str, count: int, seed: int) -> None:
-    """Print how the model continues the prompt, without the adapter and with it."""
+def generate(where: str | None, *, adapter: str | None, prompt: str, count: int, seed: int, expert_memory: str | None = None) -> None:
+    """Print how the model continues the prompt, without the adapter and with it; of MixLoRA's experts `expert_memory` at most is held."""
     demand("generate", bool(prompt), "a prompt of at least one byte", prompt=prompt)
     size("generate", count=count)
     size("generate", at_least=0, seed=seed)
@@ -33,14 +34,18 @@ def generate(where: str | None, *, adapter: str | None, prompt: str, count: int,
     where = where or (None if tuning is None else tuning.base)
     if where is None:
         fail("generate", "a model, or the directory of a `byhand finetune` as the adapter", "neither")
+    experts = _experts_of("generate", adapter, expert_memory)
     base = open_base(str(where))
     model = _model(base, tuning, seed)
     texts = {base.title: _continued(base, model, prompt, count)}
     if adapter is not None:
-        texts[f"with {adapter}"] = _continued(base, with_adapter("generate", model, base, adapter, tuning), prompt, count)
+        texts[f"with {adapter}"] = _continued(base, with_adapter("generate", model, base, adapter, tuning, experts), prompt, count)
     for title, text in texts.items():
         _OUT.print(f"\n{title}:", style="bold", markup=False)
         _OUT.print("  | " + text.replace("\n", "\n  | "), style="cyan", markup=False)
+    if experts is not None:
+        every = len(experts.layers) * experts.config.n_experts
+        _OUT.print(f"\n{experts.loads} reads of {every} files of experts; {experts.peak:,} bytes of them at once, at most")
 
 
 def merge(where: str | None, *, adapter: str, out: str) -> None:
@@ -54,8 +59,8 @@ def merge(where: str | None, *, adapter: str, out: str) -> None:
 
     target = _new("merge", out)
     tuning = _run_of("merge", adapter)
-    mergeable = tuning is None or tuning.method in ("lora", "full")
-    demand("merge", mergeable, "LoRA, which can be added into weights", method=None if tuning is None else tuning.method)
+    mergeable = _experts_of("merge", adapter) is None and (tuning is None or tuning.method in ("lora", "full"))
+    demand("merge", mergeable, "LoRA, which can be added into weights", method="mixlora" if tuning is None else tuning.method)
     where = where or (None if tuning is None else tuning.base)
     if where is None:
         fail("merge", "a model, or the directory of a `byhand finetune` as the adapter", "neither")
@@ -129,8 +134,8 @@ def quantize(where: str, *, out: str, quantized: Quantization, seed: int) -> Non
     _OUT.print(f"{out}: {base.title} in {small:,} bytes, {full / small:.2f} times smaller than in float32 ({full:,})")
 
 
-def with_adapter(who: str, model: Any, base: Base, adapter: str, tuning: FinetuneConfig | None) -> Any:
-    """The model with the adapter of that directory: LoRA's files, peft's or ours, or a run of `byhand finetune`.
+def with_adapter(who: str, model: Any, base: Base, adapter: str, tuning: FinetuneConfig | None, experts: ExpertFiles | None = None) -> Any:
+    """The model with the adapter of that directory: LoRA's files, peft's or ours, MixLoRA's `experts`, or a run of `byhand finetune`.
 
     Raises
     ------
@@ -138,6 +143,9 @@ def with_adapter(who: str, model: Any, base: Base, adapter: str, tuning: Finetun
     """
     from numpy_impl.finetune.manager import apply_lora, load_adapter_state
 
+    if tuning is None and experts is not None:
+        experts.attach(model)
+        return model
     if tuning is None:
         config, state = load_adapter(adapter, base.config)
         apply_lora(model, config)
@@ -151,6 +159,9 @@ def with_adapter(who: str, model: Any, base: Base, adapter: str, tuning: Finetun
     about = RunDirectory.read(run / "about.json")
     found = digest(model.state_dict(), {})
     demand(who, about.get("base_sha256", found) == found, f"the base that {adapter} was trained on, {about.get('base')}", base=base.title)
+    if experts is not None:
+        experts.attach(model)
+        return model
     arrays = checkpoint.load(latest).arrays
     trained = arrays.get("numpy-trained", arrays.get("torch-trained", {}))
     model, _ = adapt("numpy", model, tuning, np.random.default_rng(tuning.seed))
@@ -172,10 +183,24 @@ def _model(base: Base, tuning: FinetuneConfig | None, seed: int) -> Any:
 
 def _run_of(who: str, adapter: str | None) -> FinetuneConfig | None:
     """The configuration of the run, where the adapter is named by the directory of one."""
-    if adapter is None or (Path(adapter) / "adapter_config.json").is_file():
+    if adapter is None or any((Path(adapter) / name).is_file() for name in ("adapter_config.json", ABOUT)):
         return None
     demand(who, Path(adapter).is_dir(), "the directory of an adapter, or of a `byhand finetune`", adapter=adapter)
     return config_of_run(adapter, who=who)
+
+
+def _experts_of(who: str, adapter: str | None, memory: str | None = None) -> ExpertFiles | None:
+    """MixLoRA's experts in that directory, or in that of a run that has ended; None: it is no such adapter."""
+    amount = None
+    if memory is not None:
+        kind, value = parse_budget(memory)
+        demand(who, kind == "bytes", "expert_memory as a number of bytes, 64MB say", expert_memory=memory)
+        amount = int(value)
+    for directory in () if adapter is None else (Path(adapter), Path(adapter) / "adapter"):
+        if (directory / ABOUT).is_file():
+            return ExpertFiles(directory, memory=amount)
+    demand(who, memory is None, "an adapter of MixLoRA, with its files, for expert_memory", adapter=adapter)
+    return None
 
 
 def _new(who: str, out: str) -> Path:

@@ -17,10 +17,12 @@ from byhand.continuation import compare, continue_greedily
 from byhand.curves import draw_losses
 from byhand.finetune_config import FinetuneConfig, config_of_run, settled
 from byhand.finetuning.base import Base, Quantization, open_base
+from byhand.finetuning.expert_files import save_experts
 from byhand.finetuning.peft_files import write_for_peft
 from byhand.finetuning.report import EfficiencyReport, efficiency_report, freeze_report
 from byhand.finetuning.sizes import Storage, inventory, weight_shapes
 from byhand.model_source import as_bytes
+from byhand.routing_metrics import RoutingWatch, logged
 from byhand.run_directory import RunDirectory
 
 _CHECKPOINTS = "checkpoints"
@@ -87,14 +89,17 @@ def finetune(config: FinetuneConfig) -> Outcome:
         if tuned[0].lora is not None:
             display.show(_efficiency(config, base, tuned[0]).table())
         display.say()
-        display.header()
+        watches = [RoutingWatch(one.model) for one in tuned]
+        display.header(routed=bool(watches[0].layers))
         after = None if stopped is None else stopped.after
         try:
             for together in zip(*(one.fit(batches, validation, after) for one in tuned), strict=True):
-                for one, progress in zip(tuned, together, strict=True):
-                    history.add(one.name, progress)
-                    run.log(step=progress.step + 1, backend=one.name, **progress.metrics._asdict(), validation=progress.validation)
-                display.step(together)
+                routings = [watch.take() for watch in watches]
+                for one, progress, routing in zip(tuned, together, routings, strict=True):
+                    history.add(one.name, progress, routing)
+                    run.log(step=progress.step + 1, backend=one.name, **progress.metrics._asdict(), validation=progress.validation,
+                            **logged(routing))
+                display.step(together, routings)
                 if (together[0].step + 1) % config.save_every == 0 or together[0].step + 1 == config.steps:
                     _save(run, config, tuned, together)
         except (NonFiniteError, KeyboardInterrupt) as ended:
@@ -225,7 +230,10 @@ def _unchanged(display: Display, tuned: Sequence[Tuned], frozen: Mapping[str, st
 
 
 def _keep_adapter(run: RunDirectory, config: FinetuneConfig, base: Base, one: Tuned, begun: Mapping[str, NDArray], name: str) -> str:
-    """LoRA's adapters as peft reads them; what other methods train as arrays by name. A sentence about it."""
+    """LoRA's adapters as peft reads them, MixLoRA's experts a file each, what other methods train as arrays by name; a sentence on it."""
+    if config.method == "mixlora":
+        path = save_experts(run.path / name, config=config.mixlora, state=one.trained(), base=base.title)
+        return f"{path} holds the experts, a file each; byhand generate --adapter {run.path}"
     if one.lora is None:
         run.save(name, one.trained(), method=config.method)
         return f"{run.path / name}.safetensors holds what was trained, by name; byhand generate --adapter {run.path}"

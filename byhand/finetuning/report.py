@@ -268,7 +268,7 @@ def amount(count: int) -> str:
 
 
 def _any_block(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name, count=1)
+    return re.sub(r"(?<=\.experts\.)\d+", "*", re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name, count=1))
 
 
 def _together(name: str, rows: Iterable[FreezeRow]) -> FreezeRow:

@@ -174,7 +174,7 @@ class MixLoRA(OnFrozen):
             return dx.reshape(*lead, self.d_model), {"base": dbase, "router": drouter, "experts": dexperts}
 
         chosen = np.zeros(logits.shape, bool)
-        np.put_along_axis(chosen, choice.ids, True, -1)
+        np.put_along_axis(chosen, choice.ids, True, 1)
         chosen = chosen.reshape(*lead, self.n_experts)
         return y.reshape(*lead, self.d_model), (Routing(logits.reshape(chosen.shape), chosen, chosen),), backward
 

@@ -159,13 +159,17 @@ def starts_as_its_base(side, module, x, real=None, noise=None):
     state = values(side, fresh)
     yield "B", any(value.any() for name, value in state.items() if name.endswith("lora_B")), False
     yield "what trains", set(trainable(fresh)) == {name for name in state if not name.startswith("base.")}, True
-    wide = side.get("finetune.MixLoRA")(make_base(side, 400, 100), n_experts=40, r=3)
+    wide = side.get("finetune.MixLoRA")(make_base(side, 400, 100), n_experts=40)
     for e, name, bound in ((0, "gate_proj", 1 / 20), (1, "up_proj", 1 / 20), (2, "down_proj", 1 / 10)):
         lora_A, _ = pair(side, wide, e, name)
         yield f"{name}'s A within its bound", np.abs(lora_A).max() <= bound, True
         yield f"{name}'s A near its bound", np.abs(lora_A).max() > 0.9 * bound and np.abs(lora_A.mean()) < 0.2 * bound, True
+    if side.name == "numpy":
+        drawn = 0.02 * np.random.default_rng(5).standard_normal((3, layer.d_model))
+        keyed = side.get("finetune.MixLoRA")(layer.base, n_experts=3, rng=np.random.default_rng(5))
+        yield "router by its generator", keyed.router.weight, drawn.astype(side.dtype)
     yield "router", abs(side.numpy(wide.router.weight).std() - 0.02) < 0.002, True
-    yield "scaling", wide.scaling == 16 / 3 and wide.k == 2 and wide.dropout == 0 and wide.renormalise, True
+    yield "scaling", wide.scaling == 2 and wide.r == 8 and wide.k == 2 and wide.dropout == 0 and wide.renormalise, True
 
 
 def isolated(side, module, x, real=None, noise=None):
