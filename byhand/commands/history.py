@@ -91,7 +91,7 @@ def _routers(name: str, layers: Sequence[LayerRouting], updates: int) -> str:
     entropy, balance = min(layer.entropy for layer in layers), max(layer.balance for layer in layers)
     several = f"the last {updates} updates" if updates > 1 else "the last update"
     return (
-        f"{name}: over {several} the busiest expert, in {worst.layer}, had {worst.largest:.2f} times an even share; the entropy of use is at "
-        f"least {entropy:.3f}, the balance loss at most {balance:.3f}; of all choices {max(layer.dropped for layer in layers):.1%} were "
+        f"{name}: over {several} the busiest expert, in {worst.layer}, had {worst.largest:.2f} times an even share; the entropy of use is "
+        f"at least {entropy:.3f}, the balance loss at most {balance:.3f}; of all choices {max(layer.dropped for layer in layers):.1%} were "
         f"dropped at most"
     )

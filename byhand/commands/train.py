@@ -45,7 +45,7 @@ def train(config: TrainingConfig) -> bool:
         run.describe("config", config.as_dict())
         run.describe("about", _about(text, config))
         display.say(
-            f"{config.preset}, {_size(config)} parameters; {config.steps} steps of {config.batch} × {config.length} bytes of "
+            f"{config.preset}, {_size(config)}; {config.steps} steps of {config.batch} × {config.length} bytes of "
             f"{text.name} ({len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…); {config.dtype}, dropout {config.dropout:g}\n"
         )
         display.header(routed=bool(backends[0].watch.layers))
@@ -80,7 +80,7 @@ def train(config: TrainingConfig) -> bool:
 
 def _size(config: TrainingConfig) -> str:
     active = getattr(config.model, "active_parameters", None)
-    return f"{config.model.parameters:,}" + ("" if active is None else f" ({active:,} of them a token)")
+    return f"{config.model.parameters:,} parameters" + ("" if active is None else f" ({active:,} of them a token)")
 
 
 def _backends(config: TrainingConfig) -> list[Backend]:
