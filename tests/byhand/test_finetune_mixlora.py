@@ -52,7 +52,9 @@ def test_the_balance_loss_is_part_of_what_is_trained(tmp_path):
 
 
 def everything(run_):
-    latest = checkpoint.load(checkpoint.latest(run_ / "checkpoints"))
+    newest = checkpoint.latest(run_ / "checkpoints")
+    assert newest is not None
+    latest = checkpoint.load(newest)
     arrays = {f"{group}/{name}": array.tobytes() for group, members in latest.arrays.items() for name, array in members.items()}
     log = [json.loads(line) | {"seconds": None} for line in (run_ / "metrics.jsonl").read_text().splitlines()]
     return arrays, log, {path.name: path.read_bytes() for path in (run_ / "adapter").iterdir()}
