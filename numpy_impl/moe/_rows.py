@@ -21,7 +21,7 @@ def sum_rows(rows: NDArray, weights: NDArray, tokens: NDArray, n: int) -> NDArra
     for count in np.unique(counts[counts > 0]):
         these = np.flatnonzero(counts == count)                                 # (T,): the tokens with so many rows
         places = order[first[these, None] + np.arange(count)]                   # (T, c)
-        for part in blocks(len(these), 2 * count * width):
+        for part in blocks(len(these), int(count) * width):
             gathered = np.take(rows, places[part], axis=0)                      # (block, c, D)
             y[these[part]] = np.matmul(weights[places[part], None].swapaxes(1, 2), gathered)[:, 0]
     return y

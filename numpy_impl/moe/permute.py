@@ -59,7 +59,7 @@ def plan(ids: NDArray, *, experts: int, kept: NDArray | None = None) -> Plan:
     chosen = ids.reshape(-1) if kept is None else np.where(kept, ids, experts).reshape(-1)     # what is dropped comes after all experts
     counts = np.bincount(chosen, minlength=experts)[:experts]
     slots = np.argsort(chosen.astype(np.min_scalar_type(experts)), kind="stable")[:counts.sum()]   # small integers: a radix sort
-    return Plan(slots // max(ids.shape[-1], 1), slots, counts)
+    return Plan(slots // ids.shape[-1], slots, counts)
 
 
 def permute(x: NDArray, *, tokens: NDArray) -> tuple[NDArray, Callable]:
@@ -143,7 +143,7 @@ def unpermute(y: NDArray, weights: NDArray, *, tokens: NDArray, n: int) -> tuple
     def backward(dout):
         # Row m enters one sum, as a product of two: dy[m] = weights[m] · dout[tokens[m]] and dweights[m] = y[m] · dout[tokens[m]].
         dy, dweights = np.empty(y.shape, y.dtype), np.empty(rows, y.dtype)
-        for part in blocks(rows, 2 * width):
+        for part in blocks(rows, width):
             d = np.take(dout, tokens[part], axis=0)         # (block, D), read twice while it is in the cache
             np.vecdot(y[part], d, out=dweights[part])
             np.multiply(weights[part, None], d, out=dy[part])

@@ -36,7 +36,7 @@ def plan(ids: Tensor, *, experts: int, kept: Tensor | None = None) -> Plan:
     ordered, slots = chosen.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(experts, device=ids.device), right=True)
     slots = slots if kept is None else slots[:int(ends[-1])]
-    return Plan(slots // max(ids.shape[-1], 1), slots, ends.diff(prepend=ends.new_zeros(1)))
+    return Plan(slots // ids.shape[-1], slots, ends.diff(prepend=ends.new_zeros(1)))
 
 
 def permute(x: Tensor, *, tokens: Tensor) -> Tensor:
