@@ -56,7 +56,7 @@ class NumpyTuned:
         from numpy_impl.optim.master_weights import BFloat16Weights
         from numpy_impl.optim.paged_adamw import PagedAdamW
 
-        self.config = config
+        self.config, self.random = config, _random(base)
         rng = np.random.default_rng(config.seed)
         plain = numpy_base(base, quantization(config, base), dtype=config.dtype, dropout=config.dropout, rng=rng)
         self.base_digest = digest(plain.state_dict(), {})
@@ -68,7 +68,7 @@ class NumpyTuned:
         from numpy_impl.train.loop import Progress, fit
 
         return fit(self.model, self.optimizer, batches, validation=validation, schedule=_schedule(self.config, warmup_cosine),
-                   after=_progress(Progress, after), **_loop(self.config))
+                   after=_progress(Progress, after), **_loop(self.config, self.random))
 
     def state(self) -> dict[str, NDArray]:
         return self.model.state_dict()
@@ -106,7 +106,7 @@ class TorchTuned:
             if not torch.cuda.is_available():
                 raise ValueError("finetune needs a CUDA device for device='cuda'; PyTorch sees none")
             torch.backends.cuda.matmul.fp32_precision = "ieee"
-        self.config = config
+        self.config, self.random = config, _random(base)
         self.model, self.lora = adapt("torch", torch_base(config, base), config, torch.Generator())
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)
         self.model.to(config.device)
@@ -117,7 +117,7 @@ class TorchTuned:
         from torch_impl.train.loop import Progress, fit
 
         return fit(self.model, self.optimizer, lambda step: self._tensors(batches(step)), validation=self._tensors(validation),
-                   schedule=_schedule(self.config, warmup_cosine), after=_progress(Progress, after), **_loop(self.config))
+                   schedule=_schedule(self.config, warmup_cosine), after=_progress(Progress, after), **_loop(self.config, self.random))
 
     def state(self) -> dict[str, NDArray]:
         return {name: tensor.detach().cpu().numpy() for name, tensor in self.model.state_dict().items()}
@@ -199,6 +199,11 @@ def digest(state: Mapping[str, NDArray], without: Mapping[str, NDArray]) -> str:
     return found.hexdigest()
 
 
+def _random(base: Base) -> bool:
+    """Whether its routers shake their inputs or their logits in training."""
+    return bool(getattr(base.config, "jitter", 0) or getattr(base.config, "noisy", False))
+
+
 def _quantizer(quantized: Quantization | None, quantize_linears: Callable[..., Any]) -> Callable[[Any], Any]:
     def quantize(block: Any) -> Any:
         if quantized is not None:
@@ -233,8 +238,9 @@ def _progress(make: Any, after: tuple[int, float, int] | None) -> Any:
     return make(step, None, None, False, lowest, forwards)
 
 
-def _loop(config: FinetuneConfig) -> dict[str, Any]:
-    drops = config.dropout or (config.method in ("lora", "mixlora") and config.adapter_dropout)
+def _loop(config: FinetuneConfig, random: bool) -> dict[str, Any]:
+    """`random`: whether the base itself draws random numbers in training."""
+    drops = random or config.dropout or (config.method in ("lora", "mixlora") and config.adapter_dropout)
     return dict(
         steps=config.steps, max_norm=config.max_norm, noise=Noise(config.seed) if drops else None,
         run="recompute" if config.recompute else "keep", validate_every=config.validate_every, loss_scale=config.loss_scale,

@@ -18,6 +18,7 @@ from byhand.configs.lora import LoRAConfig
 from byhand.configs.mixtral import MIXTRAL_PRESETS, MixtralConfig
 from byhand.configs.rope import RopeConfig
 from byhand.finetuning.base import open_base
+from byhand.finetuning.memory import plan_memory
 from byhand.hugging_face.adapter import save_adapter
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face, save_hugging_face
 from byhand.hugging_face.mixtral import expert_names, mixtral_from_hugging_face, mixtral_to_hugging_face
@@ -415,6 +416,22 @@ def test_a_directory_is_fine_tuned_alike_in_both_and_merged_for_transformers(dir
         plain = theirs(input_ids=torch.tensor(ids)).logits.numpy()
     np.testing.assert_allclose(open_model(str(tmp_path / "merged")).model(ids), want, rtol=0, atol=1e-5)
     assert np.abs(want - plain).max() > 1e-3
+
+
+def test_the_jitter_of_a_base_acts_alike_in_both_when_it_is_fine_tuned(tmp_path, capsys):
+    losses = []
+    for jitter in (0.0, 0.3):
+        theirs_of(dataclasses.replace(TINY, vocabulary=256, max_length=64, jitter=jitter)).save_pretrained(tmp_path / f"{jitter}")
+        out = tmp_path / f"run-{jitter}"
+        assert run("finetune", "--base", tmp_path / f"{jitter}", "--backend", "both", "--dtype", "float64", "--out", out, *SMALL) == cli.OK
+        assert "The curves lie on each other" in capsys.readouterr().out
+        losses.append(json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"])
+    assert abs(losses[0] - losses[1]) > 1e-6
+
+
+def test_a_memory_plan_for_experts_is_refused():
+    with pytest.raises(ValueError, match="plan_memory needs the config of a GPT-2 or a Llama, without experts"):
+        plan_memory(MIXTRAL_PRESETS["mixtral-nano"])
 
 
 def test_a_base_in_four_bits_is_kept_and_opened(directory, tmp_path, capsys):
