@@ -1,9 +1,8 @@
 """MixLoRA (Li et al. 2024, arXiv:2404.15159): a frozen feed-forward layer, and low-rank updates of it as its experts."""
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -92,10 +91,10 @@ class MixLoRA(nn.Module):
             gate = self.base.gate_proj(flat, noise=at(base_noise, "gate_proj"))                   # (N, F), for all experts
             up = self.base.up_proj(flat, noise=at(base_noise, "up_proj"))                         # (N, F)
             x_rows, gate_rows, up_rows = (permute(z, tokens=way.tokens) for z in (flat, gate, up))   # (M, ...)
-            done = [
-                self.expert(e)(x_rows[rows], gate_rows[rows], up_rows[rows], noise=at(noise, f"experts.{e}"))
-                for e, rows in _active(way.counts)
-            ]
+            counts = way.counts.tolist()
+            # split, whose gradient is one cat; that of each slice would be as large as all rows together.
+            parts = zip(*(z.split(counts) for z in (x_rows, gate_rows, up_rows)), strict=True)
+            done = [self.expert(e)(*part, noise=at(noise, f"experts.{e}")) for e, part in enumerate(parts) if counts[e]]
             h, delta = (torch.cat(z) for z in zip(*done, strict=True)) if done else (gate_rows, x_rows)
             y_rows = self.base.down_proj(h, noise=at(base_noise, "down_proj")) + delta            # (M, D)
             weights = choice.weights.reshape(-1)[way.slots].to(y_rows.dtype)
@@ -143,11 +142,3 @@ def _need_gated(who: str, base: Any) -> None:
         fail(who, "a GatedFeedForward as its base", f"a {type(base).__name__}")
     for projection in (base.gate_proj, base.up_proj, base.down_proj):
         need_projection(who, projection)
-
-
-def _active(counts: Tensor) -> Iterator[tuple[int, slice]]:
-    """(e, its rows) of every expert that has any."""
-    ends = [0, *itertools.accumulate(counts.tolist())]
-    for e, (begin, end) in enumerate(itertools.pairwise(ends)):
-        if end > begin:
-            yield e, slice(begin, end)
