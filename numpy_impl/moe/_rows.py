@@ -12,16 +12,16 @@ def sum_rows(rows: NDArray, weights: NDArray, tokens: NDArray, n: int) -> NDArra
     rows (M, D), weights (M,), tokens (M,) integers in [0, n) -> y (n, D); a token without rows is 0.
     """
     # Tokens with c rows each form a rectangle (tokens, c) of row numbers; gathered, it is (tokens, c, D), and the weighted sum over c is a
-    # small matrix product. There is one rectangle where every token has k rows, and at most k + 1 of them where some were dropped.
+    # small matrix product, or zeros where c is 0. If every token has k rows, there is one rectangle; if some were dropped, at most k + 1.
     width = rows.shape[1]
-    y = np.zeros((n, width), rows.dtype)
+    y = np.empty((n, width), rows.dtype)
     order = np.argsort(tokens.astype(np.min_scalar_type(n)), kind="stable")     # (M,): the rows of one token stand together
     counts = np.bincount(tokens, minlength=n)                                   # (n,)
     first = np.cumsum(counts) - counts                                          # (n,): where in `order` a token begins
-    for count in np.unique(counts[counts > 0]):
+    for count in np.unique(counts).tolist():
         these = np.flatnonzero(counts == count)                                 # (T,): the tokens with so many rows
         places = order[first[these, None] + np.arange(count)]                   # (T, c)
-        for part in blocks(len(these), int(count) * width):
+        for part in blocks(len(these), count * width):
             gathered = np.take(rows, places[part], axis=0)                      # (block, c, D)
             y[these[part]] = np.matmul(weights[places[part], None].swapaxes(1, 2), gathered)[:, 0]
     return y

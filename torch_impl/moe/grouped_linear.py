@@ -34,7 +34,7 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, cou
     if kernel == "grouped" and obstacle:
         fail(who, f"{obstacle} for kernel='grouped'", f"x {x.dtype} {tuple(x.shape)} and weight {tuple(weight.shape)} on {x.device}")
     fast = x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (8, 0)
-    if kernel == "grouped" or (kernel == "auto" and fast and not obstacle):
+    if len(x) and (kernel == "grouped" or (kernel == "auto" and fast and not obstacle)):     # without rows the kernel has no backward
         return _grouped(x, weight, bias, counts)
     return _loop(x, weight, bias, counts)
 

@@ -48,7 +48,7 @@ def equals_dense(side, x, weights, gate, up, down, plan, activation="swiglu"):
 
 def _equal(side, arrays, options):
     sparse, dense = side.get("moe.experts"), side.get("moe.dense_experts")
-    names = ("dx", "dweights", "dgate", "dup", "ddown")
+    names: tuple[str, ...] = ("dx", "dweights", "dgate", "dup", "ddown")
     if side.name == "numpy":
         (y, backward), (want, dense_backward) = sparse(*arrays, **options), dense(*arrays, **options)
         dy = np.random.default_rng(1).standard_normal(y.shape)
@@ -68,11 +68,10 @@ def _equal(side, arrays, options):
             yield name, one, other
 
 
-def refused():
+def refused() -> list[dict]:
     """Bad arguments of either."""
-    good = dict(x=array(3, 2), weights=array(3, 2), gate=array(2, 4, 2), up=array(2, 4, 2), down=array(2, 2, 4),
-                plan=(np.array([0, 2, 1]), np.array([0, 4, 3]), np.array([2, 1])))
-    tokens, slots, counts = good["plan"]
+    tokens, slots, counts = np.array([0, 2, 1]), np.array([0, 4, 3]), np.array([2, 1])
+    good: dict = dict(x=array(3, 2), weights=array(3, 2), gate=array(2, 4, 2), up=array(2, 4, 2), down=array(2, 2, 4), plan=(tokens, slots, counts))
     return [good | changes for changes in (
         dict(x=None),
         dict(up=None),
