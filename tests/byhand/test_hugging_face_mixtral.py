@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from byhand import cli
 from byhand.configs.lora import LoRAConfig
@@ -23,7 +24,7 @@ from byhand.hugging_face.adapter import save_adapter
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face, save_hugging_face
 from byhand.hugging_face.mixtral import expert_names, mixtral_from_hugging_face, mixtral_to_hugging_face
 from byhand.hugging_face.mixtral_config import MIXTRAL_TYPES, mixtral_config_from_hugging_face, mixtral_config_to_hugging_face
-from byhand.hugging_face.on_disk import OnDisk, Stacked
+from byhand.hugging_face.on_disk import OnDisk, Stacked, open_arrays
 from byhand.model_source import open_model
 from numpy_impl.finetune.manager import adapter_state, apply_lora
 from numpy_impl.layers.module import flatten
@@ -265,6 +266,22 @@ def test_experts_never_stand_twice_in_memory(tmp_path, lazily):
         tracemalloc.stop()
     assert opened < (slack if lazily else whole + expert + slack)
     assert loaded < (stack + expert if lazily else 0) + slack
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_rows_of_an_array_on_disk_are_read_alone(tmp_path, dtype):
+    tensor = torch.arange(24).to(dtype).reshape(4, 3, 2)
+    save_file({"before": torch.ones(5), "w": tensor}, tmp_path / "model.safetensors")
+    array, want = open_arrays(tmp_path / "model.safetensors")["w"], (tensor.float() if dtype == torch.bfloat16 else tensor).numpy()
+    for rows in (0, -1, slice(1, 3), slice(2, None), slice(3, 3)):
+        assert isinstance(array[rows], OnDisk) and array[rows].shape == want[rows].shape
+        assert np.array_equal(array[rows], want[rows])
+    assert np.array_equal(array[2][1:], want[2][1:])
+    for rows in (4, slice(None, None, 2)):
+        with pytest.raises(IndexError):
+            array[rows]
+    mixed = Stacked([array[0], np.full((3, 2), 0.5)])
+    assert mixed.dtype == np.float64 and np.array_equal(mixed, np.stack([want[0], np.full((3, 2), 0.5)]))
 
 
 def drop(name):
