@@ -58,7 +58,7 @@ def expert_choice(draw):
     score = draw(one_of("softmax", "sigmoid"))
     logits: Filled = apart((n, e), tied=not draw.ordinary and draw(flag()))
     if score == "sigmoid":      # chosen by the logits themselves
-        logits = array(n, e) if draw.ordinary else draw(one_of(array(n, e), crowded((n, e))))
+        logits = array(n, e) if draw.ordinary else draw(one_of(array(n, e), crowded((n, e), scores=True)))
     return dict(
         logits=logits,
         limit=draw(one_of(1, 2, 4, 7)),

@@ -36,10 +36,10 @@ class decided(Filled):
 
 
 def scoring_first_and_sharing_is_scoring_the_chosen(
-    side, logits, *, k, score="softmax", bias=None, groups=1, group_score="max", **options
+    side, logits, *, k, score="softmax", by=None, bias=None, groups=1, group_score="max", **options
 ):
     """softmax(all)[ids] / Σ softmax(all)[ids] = softmax(logits[ids]), in values and in the gradient."""
-    if score == "sigmoid" or bias is not None or group_score == "top2":
+    if score == "sigmoid" or by is not None or bias is not None or group_score == "top2":
         return      # a chosen softmax may underflow there
     options |= dict(k=k, groups=groups)
     first = _run(side, logits, **options | dict(before=True, renormalise=True))
@@ -62,9 +62,9 @@ def choices_stay_in_the_top_groups(side, logits, *, groups=1, top_groups=None, *
         yield "experts chosen twice", (np.diff(np.sort(ids, -1), axis=-1) == 0).sum(), 0
 
 
-def saturated_scores_choose_as_their_logits(side, logits, *, bias=None, groups=1, group_score="max", **options):
+def saturated_scores_choose_as_their_logits(side, logits, *, by=None, bias=None, groups=1, group_score="max", **options):
     """Where many scores are rounded to 0 or to 1, the experts with the largest logits are chosen nevertheless."""
-    if bias is None and (groups == 1 or group_score == "max"):
+    if by is None and bias is None and (groups == 1 or group_score == "max"):
         options |= dict(groups=groups, group_score=group_score)
         yield "ids", _run(side, logits * 4096.0, **options)["ids"], _run(side, logits, **options)["ids"]
 
@@ -148,9 +148,9 @@ def router(draw):
     bias = tuple(draw(number(-1, 1)) for _ in range(e)) if way in ("bias", "both") else None
     if bias is None and (groups == 1 or group_score == "max"):     # chosen by the logits themselves: ties, −∞ and any size will do
         logits = array(*lead, e)
-        if not draw.ordinary:
-            logits = draw(one_of(logits, crowded((*lead, e))))
         by = draw(left_out(one_of(None, crowded((*lead, e)))))
+        if not draw.ordinary and not isinstance(by, crowded):      # nobody should be sent where no logit is finite
+            logits = draw(one_of(logits, crowded((*lead, e), scores=True)))
     elif draw(one_of(False, False, True)):
         logits, by = array(*lead, e), decided((*lead, e), "given", bias, groups)
     else:

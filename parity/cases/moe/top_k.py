@@ -10,10 +10,15 @@ from parity.values import Filled
 
 @dataclasses.dataclass(frozen=True)
 class crowded(Filled):
-    """Few values, many times each: halves of both signs, both zeros, −∞."""
+    """Few values, many times each: halves of both signs, both zeros, −∞; where there are to be `scores`, the last entry is finite."""
+
+    scores: bool = False
 
     def make(self, rng, hostility):
-        return rng.choice([-np.inf, -0.5, -0.0, 0.0, 0.5], self.shape)
+        values = rng.choice([-np.inf, -0.5, -0.0, 0.0, 0.5], self.shape)
+        if self.scores:
+            values[..., -1] = np.maximum(values[..., -1], -1)
+        return values
 
 
 @case(
