@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from byhand import checkpoint, cli
+from byhand.finetune_config import FinetuneConfig
 from byhand.finetuning.expert_files import ExpertFiles
+from byhand.run_config import resolve
 
 MIXLORA = {"--base": "llama-nano", "--method": "mixlora", "--experts": "4", "--r": "2", "--batch": "2", "--length": "16", "--lr": "0.1",
            "--validation-batches": "1", "--sample": "0", "--every": "100", "--text": __file__}
@@ -49,6 +52,13 @@ def test_the_balance_loss_is_part_of_what_is_trained(tmp_path):
         assert run(*mixlora("--steps", 1, "--balance", balance, "--out", tmp_path / balance)) == cli.OK
         losses.append(json.loads((tmp_path / balance / "metrics.jsonl").read_text().splitlines()[0])["loss"])
     assert losses[1] - losses[0] >= 0.99 * 2 * 2               # two layers, and k for each whose experts are equally busy
+
+
+def test_the_configuration_that_ships_runs(tmp_path):
+    file = Path(__file__).resolve().parent.parent.parent / "examples" / "configs" / "mixlora.yaml"
+    small = [word for name in ("--base", "--batch", "--length", "--validation-batches", "--sample") for word in (name, MIXLORA[name])]
+    assert run("finetune", "--config", file, *small, "--steps", 1, "--out", tmp_path / "run") == cli.OK
+    assert ExpertFiles(tmp_path / "run" / "adapter").config == resolve(FinetuneConfig, file, base="llama-nano").mixlora
 
 
 def everything(run_):
