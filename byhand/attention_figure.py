@@ -74,7 +74,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, columns: int, title: str
     if not named:
         figure.supxlabel("key: the token attended to →", fontsize=8, color="#444444")
         figure.supylabel("← query: the token that attends", fontsize=8, color="#444444")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _name_tokens(axis: Any, panel: Panel, side: float) -> None:
@@ -91,11 +91,12 @@ def _name_tokens(axis: Any, panel: Panel, side: float) -> None:
     axis.xaxis.set_label_position("top")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure whole, as what its name ends in; the same figure makes the same file."""
     from matplotlib import rc_context
 
     kind, image = path.suffix[1:].lower(), io.BytesIO()
-    # Text stays text, and the same weights make the same file.
+    # Text stays text, and no random names are drawn.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "byhand"}):
         figure.savefig(image, format=kind, metadata={"Date": None} if kind == "svg" else None)
     write_whole(path, image.getvalue())

@@ -375,6 +375,44 @@ def _draw_attention(
     return OK
 
 
+@drawings.command(name="experts")
+def _draw_experts(
+    run: str,
+    *,
+    text: str = "def add(a, b):\n    return a + b\n",
+    ids: str | None = None,
+    layer: str | None = None,
+    show: Literal["both", "tokens", "training"] = "both",
+    out: Path = Path("experts.png"),
+    seed: int = 0,
+) -> int:
+    """Draw which experts the tokens of a text go to, and how evenly a run used its experts: as .png or .svg.
+
+    Parameters
+    ----------
+    run
+        The directory of a `byhand train` of a mixture of experts, or of a `byhand finetune` with MixLoRA; for the tokens alone also a
+        preset with random weights (mixtral-nano …), or a directory in the format of Hugging Face's hub.
+    text
+        What the model reads.
+    ids
+        The numbers of tokens to read, in place of a text.
+    layer
+        The number of a block, or the name of a layer; by default all.
+    show
+        The tokens' experts, their use over training, or, where there are both, both.
+    out
+        The picture.
+    seed
+        Of random weights.
+    """
+    _tune()
+    from byhand.commands.draw_experts import draw_experts
+
+    draw_experts(run, text=text, ids=ids, layer=layer, show=show, out=out, seed=seed)
+    return OK
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 (a run failed), 2 (wrong usage) or 130 (interrupted)."""
     words = sys.argv[1:] if argv is None else list(argv)

@@ -59,7 +59,7 @@ def _texts(source: Source, text: str, target: str | None, ids: str | None) -> di
     expected = [name for name, parameter in inspect.signature(type(source.model).forward).parameters.items()
                 if name != "self" and parameter.kind == parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty]
     demand("draw", target is None or len(expected) == 2, "a target only for a model that reads one text and writes another", target=target)
-    given = {expected[0]: _numbers(ids) if ids is not None else _Text(*source.tokenize(text))}
+    given = {expected[0]: numbered(ids) if ids is not None else _Text(*source.tokenize(text))}
     if len(expected) == 2:
         given[expected[1]] = _Text(*source.tokenize(text if target is None else target))
     for name, entry in given.items():
@@ -67,7 +67,8 @@ def _texts(source: Source, text: str, target: str | None, ids: str | None) -> di
     return given
 
 
-def _numbers(ids: str) -> _Text:
+def numbered(ids: str) -> _Text:
+    """The numbers of tokens in a text such as "3, 1, 4", and how they are written."""
     words = ids.replace(",", " ").split()
     demand("draw", all(word.isdecimal() for word in words), "ids as numbers with spaces or commas between them", ids=ids)
     return _Text([int(word) for word in words], words)
