@@ -2,6 +2,7 @@
 `python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
 `python -m benchmarks finetune [PART…] [--json FILE] [--docs FILE]`: what fine-tuning gives and costs.
 `python -m benchmarks memory [MODEL…] [--json FILE]`: what a step of fine-tuning takes, measured and planned.
+`python -m benchmarks moe [--json FILE]`: what a mixture of experts costs, against dense, PyTorch's loop and transformers.
 `python -m benchmarks quantize [--json FILE]`: what 4-bit quantization costs, against bitsandbytes.
 
 Each BLAS setting and thread count is a process of its own; for every workload the processes are asked in turn, and within each the columns
@@ -180,6 +181,36 @@ def attention(
     machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
     figures = {"machine": machine} | measure_attention(rounds, threads)
     show_attention(figures, out)
+    out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+@app.command
+def moe(
+    *, rounds: int = 5, threads: int = 1, json_: Annotated[Path | None, Parameter(name="--json")] = None
+) -> int:
+    """Time a mixture of experts: sparse against dense, PyTorch's loop and transformers', 8 to 64 experts; on a GPU, grouped products.
+
+    Parameters
+    ----------
+    rounds:
+        How often the columns take turns.
+    threads:
+        Threads of NumPy's BLAS and of PyTorch.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.moe import measure as measure_moe
+    from benchmarks.moe import show as show_moe
+    from byhand.checks import size
+    from parity.report import device_name
+
+    size("benchmarks moe", rounds=rounds, threads=threads)
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
+    figures = {"machine": machine} | measure_moe(rounds, threads)
+    show_moe(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -71,7 +71,8 @@ def _equal(side, arrays, options):
 def refused() -> list[dict]:
     """Bad arguments of either."""
     tokens, slots, counts = np.array([0, 2, 1]), np.array([0, 4, 3]), np.array([2, 1])
-    good: dict = dict(x=array(3, 2), weights=array(3, 2), gate=array(2, 4, 2), up=array(2, 4, 2), down=array(2, 2, 4), plan=(tokens, slots, counts))
+    good: dict = dict(x=array(3, 2), weights=array(3, 2), gate=array(2, 4, 2), up=array(2, 4, 2), down=array(2, 2, 4),
+                      plan=(tokens, slots, counts))
     return [good | changes for changes in (
         dict(x=None),
         dict(up=None),
