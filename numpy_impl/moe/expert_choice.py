@@ -71,8 +71,8 @@ def expert_choice(
     # A sigmoid ranks tokens as the logit does, which knows no ties by rounding; a softmax does not: its sum differs from token to token.
     by = scores if score == "softmax" else logits
     real = np.ones(n, bool) if mask is None else mask
-    # Sorted by "is padding" first, by rank then; both sorts are stable.
-    ids = np.lexsort((-by.T, np.broadcast_to(~real, (e, n))))[:, :limit]                 # (E, C)
+    by = np.where(real, np.maximum(by, np.finfo(by.dtype).min).T, -np.inf)               # (E, N): no real token is as low as padding
+    ids = np.argsort(-by, 1, kind="stable")[:, :limit]                                  # (E, C)
     counts = real[ids]                                                                   # (E, C)
     weights = np.where(counts, np.take_along_axis(scores.T, ids, 1), 0)
 

@@ -46,25 +46,26 @@ def sinkhorn(logits: NDArray, *, iterations: int = 8) -> tuple[NDArray, Callable
     size("sinkhorn", iterations=iterations)
     not_nan("sinkhorn", logits=logits)
 
-    last = np.zeros((len(logits), 1), logits.dtype)
+    z = np.ascontiguousarray(logits.T)                           # (E, N): long rows are added up several times faster than short ones
+    last = np.zeros(z.shape[1], z.dtype)
     rounds = []                                                  # vectors alone: the tables are made of them again when they are needed
     for _ in range(iterations):
-        a = last                                                 # (N, 1)
-        b = -logsumexp(logits + a, axis=0)[0]                    # (E,)
-        last = -logsumexp(logits + b, keepdims=True)[0]          # (N, 1)
+        a = last                                                 # (N,)
+        b = -logsumexp(z + a, keepdims=True)[0]                  # (E, 1)
+        last = -logsumexp(z + b, axis=0)[0]                      # (N,)
         rounds.append((a, b, last))
-    y = np.exp(logits + last + b)
+    y = np.exp(z + last + b)
 
     def backward(dy):
-        dlogits = dy * y                                         # exp is its own derivative
-        da, db = dlogits.sum(1, keepdims=True), dlogits.sum(0)
+        dz = dy.T * y                                            # exp is its own derivative
+        da, db = dz.sum(0), dz.sum(1, keepdims=True)
         for before, b, after in rounds[::-1]:
             # The derivative of a log-sum-exp is the softmax along its axis: exp of what has just been evened out along that axis.
-            rows = np.exp(logits + b + after) * da               # what comes through after = −lse(logits + b) …
-            db = db - rows.sum(0)
-            columns = np.exp(logits + before + b) * db           # … and on through b = −lse(logits + before)
-            dlogits = dlogits - rows - columns
-            da, db = -columns.sum(1, keepdims=True), 0
-        return dlogits
+            by_tokens = np.exp(z + b + after) * da               # what comes through after_n = −log Σ_e exp(z + b) …
+            db = db - by_tokens.sum(1, keepdims=True)
+            by_experts = np.exp(z + before + b) * db            # … and on through b_e = −log Σ_n exp(z + before)
+            dz = dz - by_tokens - by_experts
+            da, db = -by_experts.sum(0), 0
+        return dz.T
 
-    return y, backward
+    return y.T, backward

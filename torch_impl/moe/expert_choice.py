@@ -37,11 +37,9 @@ def expert_choice(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scores = logits.softmax(-1) if score == "softmax" else logits.sigmoid()
     not_nan("expert_choice", scores=scores)  # from a logit of ∞, or from nothing but −∞
-    by = scores if score == "softmax" else logits                       # a sigmoid ranks as its logit, which knows no ties by rounding
-    ids = by.detach().T.sort(dim=1, descending=True, stable=True).indices
-    if mask is None:
-        ids = ids[:, :limit]
-        return Choice(scores.T.gather(1, ids), scores, ids)
-    last = (~mask)[ids].sort(dim=1, stable=True).indices                # padding goes behind, and nothing else moves
-    ids = ids.gather(1, last)[:, :limit]
-    return Choice(torch.where(mask[ids], scores.T.gather(1, ids), 0), scores, ids)
+    real = torch.ones(n, dtype=torch.bool, device=logits.device) if mask is None else mask
+    with torch.no_grad():
+        by = scores if score == "softmax" else logits  # a sigmoid ranks as its logit, which knows no ties by rounding
+        by = by.T.clamp_min(torch.finfo(by.dtype).min).masked_fill(~real, -torch.inf)  # no real token is as low as padding
+        ids = by.sort(dim=-1, descending=True, stable=True).indices[:, :limit]
+    return Choice(torch.where(real[ids], scores.T.gather(1, ids), 0), scores, ids)
