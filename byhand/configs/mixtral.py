@@ -39,7 +39,8 @@ class MixtralConfig(LlamaConfig):
     correction : bool       whether each router has a buffer that is added to the scores to choose by, and moved after every update towards
                             an even load, in place of a loss (Wang et al. 2024, arXiv:2408.15664)
     choice : str            "token": a token takes its k best experts; "expert": an expert takes its k · N / E best tokens, so that no model
-                            that writes left to right can use it; "sinkhorn": tokens take experts by scores scaled to an even load
+                            that writes left to right can use it; "sinkhorn": as "token", but in training by scores that have been scaled
+                            to an even load
     capacity_factor : float the most that an expert computes, over an even share of all choices; None: whatever comes
     min_capacity : int      but never fewer than this many
     drop_order : str        who gets the places: "choice", all first choices before the second ones; "token", the earlier token; "weight"

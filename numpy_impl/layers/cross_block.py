@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.block import Block, Order, _make_norm, _present, _start_deepnorm, _then_dropout
 from numpy_impl.layers.multi_head_attention import MultiHeadAttention
 
@@ -67,17 +68,27 @@ class CrossBlock(Block):
         bias, added to the scores among x itself, and mask broadcast to (..., H, T, T), context_mask to (..., H, T, S); True = may see.
         causal too is among x itself.
         """
+        y, _, backward = self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise)
+        return y, backward
+
+    def routed(self, x: NDArray, context: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None,
+               context_mask: NDArray | None = None, causal: bool = False, real: NDArray | None = None,
+               noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
+        the routers -> dx, dcontext, dbias, grads."""
+        routes: list[Routing] = []
         attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"))
         attend = _then_dropout(attend, self.dropout, at(noise, "dropout1"))
         cross = partial(self.cross_attn.forward, context=context, mask=context_mask, noise=at(noise, "cross_attn"))
         cross = _then_dropout(cross, self.dropout, at(noise, "dropout_cross"))
-        feed = _then_dropout(partial(self.mlp.forward, noise=at(noise, "mlp")), self.dropout, at(noise, "dropout2"))
+        feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
+        feed = _then_dropout(feed, self.dropout, at(noise, "dropout2"))
         mid1, attn_backward = self._add(x, attend, self.norm1, self.norm1_after)
         mid2, cross_backward = self._add(mid1, cross, self.norm_cross, self.norm_cross_after)
         y, mlp_backward = self._add(mid2, feed, self.norm2, self.norm2_after)
 
-        def backward(dy):
-            dmid2, dmlp, dnorm2, dnorm2_after = mlp_backward(dy)
+        def backward(dy, dlogits=()):
+            dmid2, dmlp, dnorm2, dnorm2_after = mlp_backward(dy, dlogits)
             dmid1, dcontext, _, dcross_attn, dnorm_cross, dnorm_cross_after = cross_backward(dmid2)
             dx, _, dbias, dattn, dnorm1, dnorm1_after = attn_backward(dmid1)
             return dx, dcontext, dbias, _present(
@@ -85,4 +96,4 @@ class CrossBlock(Block):
                 norm_cross_after=dnorm_cross_after, norm2=dnorm2, mlp=dmlp, norm2_after=dnorm2_after,
             )
 
-        return y, backward
+        return y, tuple(routes), backward

@@ -48,8 +48,8 @@ class Router(Module):
     d_model : int           D, width of x
     n_experts : int         E
     k : int                 experts a token
-    choice : str            "token": `moe.router`; "expert": `moe.expert_choice`, k · N / E tokens an expert, rounded up; "sinkhorn":
-                            `moe.router` by scores that `moe.sinkhorn` has scaled to an even load
+    choice : str            "token": `moe.router`; "expert": `moe.expert_choice`, k · N / E tokens an expert, rounded up; "sinkhorn": as
+                            "token", but where `noise` is given by scores that `moe.sinkhorn` has scaled to an even load
     score, before, renormalise, scale, groups, top_groups, group_score      as `moe.router` takes them
     correction : bool       whether there is a buffer `correction` (E,), 0 at first, that is added to the scores to choose by; whoever
                             trains moves it with `moe.balance_bias` after an update
@@ -106,7 +106,7 @@ class Router(Module):
         if self.choice == "expert":
             sent, choice_backward = self._experts_choose(logits, real)
         else:
-            sent, choice_backward = self._tokens_choose(logits, real)
+            sent, choice_backward = self._tokens_choose(logits, real, balanced=self.choice == "sinkhorn" and noise is not None)
 
         def backward(dweights, dlogits):
             return logits_backward(dlogits + choice_backward(dweights))
@@ -131,11 +131,11 @@ class Router(Module):
 
         return logits, backward
 
-    def _tokens_choose(self, logits: NDArray, real: NDArray) -> tuple[Assignment, Callable]:
+    def _tokens_choose(self, logits: NDArray, real: NDArray, *, balanced: bool) -> tuple[Assignment, Callable]:
         """Every token takes k experts; backward: dweights (N, k) -> dlogits."""
         n, e = logits.shape
         by = None
-        if self.choice == "sinkhorn":
+        if balanced and np.count_nonzero(real) > 1:                                     # one token alone would find all experts equal
             by = logits.copy()
             by[real] = sinkhorn(logits[real])[0]                                        # padding has no part in what is even
         (weights, scores, ids), router_backward = router(logits, k=self.k, bias=self.correction, by=by, **self.options)
@@ -152,12 +152,12 @@ class Router(Module):
     def _experts_choose(self, logits: NDArray, real: NDArray) -> tuple[Assignment, Callable]:
         """Every expert takes C tokens; backward: dweights (E, C) -> dlogits."""
         n, e = logits.shape
-        wanted = int(real.sum())
-        limit = capacity(tokens=wanted, experts=e, k=self.k) if wanted else 0
+        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k) if real.any() else 1
         (weights, scores, ids), choice_backward = expert_choice(logits, limit=limit, score=self.score, mask=real)     # (E, C)
-        counts = np.full(e, ids.shape[1])
-        kept = _computed(ids.reshape(-1), counts, n)
-        sent = Assignment(weights, logits, ids.reshape(-1), np.arange(ids.size), counts, kept, kept)
+        taken = real[ids]                                                               # where all is padding, an expert takes none
+        tokens, counts = ids[taken], taken.sum(-1)
+        kept = _computed(tokens, counts, n)
+        sent = Assignment(weights, logits, tokens, np.flatnonzero(taken), counts, kept, kept)
         return sent, lambda dweights: choice_backward(dweights, np.zeros_like(scores))
 
 

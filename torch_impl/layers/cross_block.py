@@ -7,6 +7,7 @@ from torch import Tensor
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from torch_impl.layers._routed import Routes, Routing, telling
 from torch_impl.layers.block import Block, Order, _make_norm, _start_deepnorm
 from torch_impl.layers.multi_head_attention import MultiHeadAttention
 from torch_impl.ops.dropout import dropout as drop
@@ -41,6 +42,14 @@ class CrossBlock(Block):
 
     def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None,
                 context_mask: Tensor | None = None, causal: bool = False, noise: Noise | None = None) -> Tensor:
+        return self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise)[0]
+
+    def routed(self, x: Tensor, context: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None,
+               context_mask: Tensor | None = None, causal: bool = False, real: Tensor | None = None,
+               noise: Noise | None = None) -> tuple[Tensor, Routes]:
+        """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
+        found: list[Routing] = []
+
         def attend(h: Tensor) -> Tensor:
             h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"))
             return drop(h, p=self.dropout, noise=at(noise, "dropout1"))
@@ -50,8 +59,10 @@ class CrossBlock(Block):
             return drop(h, p=self.dropout, noise=at(noise, "dropout_cross"))
 
         def feed(h: Tensor) -> Tensor:
-            return drop(self.mlp(h, noise=at(noise, "mlp")), p=self.dropout, noise=at(noise, "dropout2"))
+            h = telling(self.mlp, found, h, real=real, noise=at(noise, "mlp"))
+            return drop(h, p=self.dropout, noise=at(noise, "dropout2"))
 
         mid1 = self._add(x, attend, self.norm1, self.norm1_after)
         mid2 = self._add(mid1, cross, self.norm_cross, self.norm_cross_after)
-        return self._add(mid2, feed, self.norm2, self.norm2_after)
+        y = self._add(mid2, feed, self.norm2, self.norm2_after)
+        return y, tuple(found)

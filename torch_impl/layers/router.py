@@ -66,7 +66,9 @@ class Router(nn.Module):
         same_shape("Router", x.shape[:1], real=real)
         real = torch.ones(len(x), dtype=torch.bool, device=x.device) if real is None else real
         logits = self._logits(x.to(torch.promote_types(x.dtype, torch.float32)), noise)
-        return self._experts_choose(logits, real) if self.choice == "expert" else self._tokens_choose(logits, real)
+        if self.choice == "expert":
+            return self._experts_choose(logits, real)
+        return self._tokens_choose(logits, real, balanced=self.choice == "sinkhorn" and noise is not None)
 
     def _logits(self, x: Tensor, noise: Noise | None) -> Tensor:
         x = jitter(x, eps=self.jitter, noise=at(noise, "jitter"))
@@ -75,11 +77,11 @@ class Router(nn.Module):
             return logits
         return noisy_logits(logits, linear(x, self.spread.to(x.dtype)), noise=at(noise, "noisy"))
 
-    def _tokens_choose(self, logits: Tensor, real: Tensor) -> Assignment:
+    def _tokens_choose(self, logits: Tensor, real: Tensor, *, balanced: bool) -> Assignment:
         """Every token takes k experts."""
         n, e = logits.shape
         by = None
-        if self.choice == "sinkhorn":
+        if balanced and int(real.sum()) > 1:                                # one token alone would find all experts equal
             with torch.no_grad():
                 by = logits.clone()
                 by[real] = sinkhorn(logits[real])                           # padding has no part in what is even
@@ -96,12 +98,12 @@ class Router(nn.Module):
     def _experts_choose(self, logits: Tensor, real: Tensor) -> Assignment:
         """Every expert takes C tokens."""
         n, e = logits.shape
-        wanted = int(real.sum())
-        limit = capacity(tokens=wanted, experts=e, k=self.k) if wanted else 0
+        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k) if bool(real.any()) else 1
         weights, _, ids = expert_choice(logits, limit=limit, score=self.score, mask=real)                     # (E, C)
-        counts = torch.full((e,), ids.shape[1], device=logits.device)
-        kept = _computed(ids.reshape(-1), counts, n)
-        return Assignment(weights, logits, ids.reshape(-1), torch.arange(ids.numel(), device=logits.device), counts, kept, kept)
+        taken = real[ids]                                                   # where all is padding, an expert takes none
+        tokens, counts = ids[taken], taken.sum(-1)
+        kept = _computed(tokens, counts, n)
+        return Assignment(weights, logits, tokens, taken.flatten().nonzero()[:, 0], counts, kept, kept)
 
 
 def _computed(tokens: Tensor, counts: Tensor, n: int) -> Tensor:

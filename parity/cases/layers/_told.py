@@ -1,5 +1,6 @@
 """Blocks with a mixture of experts in them, as modules with two outputs: what the router said is judged like y, its cotangent like dy."""
 
+import inspect
 from typing import Any, NamedTuple
 
 
@@ -17,10 +18,10 @@ def with_experts(name):
     """
     def build(side, *, experts=None, **init):
         block = side.get(name)(**init, dtype=side.dtype)
-        if experts is None:
-            return block
-        block.mlp = side.get("layers.MoE")(init["d_model"], 3, experts, experts, dtype=side.dtype)
-        return _numpy(block) if side.name == "numpy" else _torch(block)
+        if experts is not None:
+            block.mlp = side.get("layers.MoE")(init["d_model"], 3, experts, experts, dtype=side.dtype)
+            block.__class__ = _numpy(type(block)) if side.name == "numpy" else _torch(type(block))
+        return block
 
     return build
 
@@ -28,41 +29,29 @@ def with_experts(name):
 def plain(law):
     """The law, of blocks without experts."""
     def judged(side, module, *inputs, **options):
-        return iter(()) if hasattr(module, "told") else law(side, module, *inputs, **options)
+        return iter(()) if hasattr(module.mlp, "router") else law(side, module, *inputs, **options)
 
     judged.__name__, judged.__doc__ = law.__name__, law.__doc__
     return judged
 
 
-def _numpy(block):
-    from numpy_impl.layers.module import Module
-
-    class Telling(Module):
-        def __init__(self):
-            self.told = block
-
+def _numpy(kind):
+    class Telling(kind):
         def forward(self, *inputs, **options):
-            y, (routing,), routed_backward = self.told.routed(*inputs, **options)
+            y, (routing,), backward = self.routed(*inputs, **options)
+            return Told(y, routing.logits), lambda dy, dlogits: backward(dy, (dlogits,))
 
-            def backward(dy, dlogits):
-                *dinputs, grads = routed_backward(dy, (dlogits,))
-                return *dinputs, {"told": grads}
+        forward.__signature__ = inspect.signature(kind.forward)
 
-            return Told(y, routing.logits), backward
-
-    return Telling()
+    return Telling
 
 
-def _torch(block):
-    from torch import nn
-
-    class Telling(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.told = block
-
+def _torch(kind):
+    class Telling(kind):
         def forward(self, *inputs, **options):
-            y, (routing,) = self.told.routed(*inputs, **options)
+            y, (routing,) = self.routed(*inputs, **options)
             return Told(y, routing.logits)
 
-    return Telling()
+        forward.__signature__ = inspect.signature(kind.forward)
+
+    return Telling

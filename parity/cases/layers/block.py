@@ -18,7 +18,8 @@ def starts(side, module, x, **options):
     "layers.Block",
     bench=dict(init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256), causal=True)),
     # well-conditioned: branches smaller than the skip, norms near 1
-    fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
+    fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False),
+          "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "after.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.Block"),
     also=[plain(starts)],
@@ -50,11 +51,11 @@ def block(draw):
             order=order, activation=draw(left_out(one_of("gelu_tanh", "relu", "swiglu", "geglu"))),
             bias=draw(left_out(flag())), eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)),
             attention_dropout=draw(left_out(share)), hidden_dropout=draw(left_out(share)), head_width=draw(left_out(maybe(size(1, 4)))),
-            scale=draw(left_out(maybe(number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
+            scale=draw(left_out(maybe(number(-1, 1) if draw.ordinary else number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
             beta=draw(left_out(maybe(number(0, 1)))),
         ),
         call=dict(
-            x=array(*lead, t, width, scale=draw(one_of(1.0, 1e-2))),
+            x=array(*lead, t, width, scale=1.0 if draw.ordinary else draw(one_of(1.0, 1e-2))),
             bias=draw(left_out(maybe(array(*draw(one_of((t, t), (heads, 1, t))))))),
             mask=draw(left_out(maybe(mask(t, t)))), causal=draw(left_out(flag())),
             noise=draw(one_of(left_out(None), noise())),

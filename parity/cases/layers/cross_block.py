@@ -1,6 +1,7 @@
 """What a decoder's block is fed: contexts of their own length and width, every order, every dropout, biased, causal, both masks."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.layers._told import with_experts
 
 
 @case(
@@ -9,7 +10,8 @@ from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe
         init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256), context=array(8, 128, 256), causal=True)
     ),
     # well-conditioned: branches smaller than the skip, norms near 1
-    fill={"proj.weight": array(scale=0.3), **{
+    build=with_experts("layers.CrossBlock"),
+    fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False), **{
         f"{norm}.weight": array(low=0.5, high=1.5) for norm in ("norm1", "norm2", "norm_cross", "norm1_after", "norm2_after", "cross_after")
     }},
     refuses=[
@@ -33,11 +35,12 @@ def cross_block(draw):
     share = one_of(0.1, 0.3, 0.5)
     return dict(
         init=dict(
+            experts=draw(one_of(None, None, 2)),
             d_model=width, n_heads=heads, d_hidden=draw(size()), d_context=d_context, norm=draw(left_out(one_of("layer", "rms"))),
             order=order, activation=draw(left_out(one_of("relu", "geglu"))), bias=draw(left_out(flag())),
             eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)), attention_dropout=draw(left_out(share)),
             hidden_dropout=draw(left_out(share)), head_width=draw(left_out(maybe(size(1, 4)))),
-            scale=draw(left_out(maybe(number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
+            scale=draw(left_out(maybe(number(-1, 1) if draw.ordinary else number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
             beta=draw(left_out(maybe(number(0, 1)))),
         ),
         call=dict(

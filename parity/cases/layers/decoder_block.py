@@ -11,7 +11,8 @@ _INIT = dict(d_model=4, n_heads=2, d_hidden=8)
     "layers.DecoderBlock",
     bench=dict(init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256))),
     # well-conditioned: branches smaller than the skip, norms near 1
-    fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
+    fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False),
+          "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.DecoderBlock"),
     refuses=[
         dict(init=_INIT | dict(norm="before")),

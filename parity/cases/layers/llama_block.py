@@ -23,7 +23,8 @@ def plain_block(side, module, x, rotary=None, mask=None, causal=False, noise=Non
     "layers.LlamaBlock",
     bench=dict(init=dict(d_model=256, n_heads=8, d_hidden=768, n_kv_heads=2), call=dict(x=array(8, 128, 256), causal=True)),
     # well-conditioned: branches smaller than the skip, norms near 1
-    fill={"proj.weight": array(scale=0.3), "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
+    fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False),
+          "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "norm.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.LlamaBlock"),
     also=[plain(plain_block)],
@@ -61,7 +62,7 @@ def llama_block(draw):
             eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)), attention_dropout=draw(left_out(share)),
         ),
         call=dict(
-            x=array(*lead, t, width, scale=draw(one_of(1.0, 1e-2))), rotary=draw(left_out(maybe(table))),
+            x=array(*lead, t, width, scale=1.0 if draw.ordinary else draw(one_of(1.0, 1e-2))), rotary=draw(left_out(maybe(table))),
             mask=draw(left_out(maybe(mask(t, t)))), causal=draw(left_out(flag())), noise=draw(one_of(left_out(None), noise())),
         ),
     )

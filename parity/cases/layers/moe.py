@@ -87,16 +87,16 @@ def moe(draw):
     lead = [draw(integer(0, 3)) for _ in range(draw(integer(0, 2)))]
     e = draw(one_of(1, 2, 3, 4, 6))
     k, width = draw(integer(1, e)), draw(integer(1, 5))
-    shared = draw(left_out(maybe(integer(1, 4))))
+    shared, routing = draw(left_out(maybe(integer(1, 4)))), options(draw, e, k)
     return dict(
         init=dict(
             d_model=width, d_hidden=draw(integer(1, 5)), n_experts=e, k=k,
             activation=draw(left_out(one_of("swiglu", "geglu", "gelu", "relu_squared"))), d_shared=shared,
             shared_gate=draw(flag()) if isinstance(shared, int) else draw(left_out(False)),
             dropped=draw(left_out(one_of("zero", "residual"))),
-            **options(draw, e, k),
+            **routing,
         ),
-        call=dict(x=array(*lead, width, hostile=False), noise=draw(left_out(maybe(noise())))),
+        call=dict(x=array(*lead, width, hostile=False), noise=noise() if routing["noisy"] is True else draw(left_out(maybe(noise())))),
     )
 
 

@@ -6,7 +6,7 @@ from byhand.configs.mixtral import MIXTRAL_PRESETS, MixtralConfig
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, flag, ids, integer, left_out, maybe, noise, one_of, size
 from parity.cases.layers.router import options
-from parity.values import key_rng
+from parity.values import LEFT_OUT, key_rng
 
 
 def loss(side, module, ids, noise=None, run="keep"):
@@ -100,7 +100,7 @@ def starts(side, module, ids, noise=None, run="keep"):
     "models.Mixtral",
     bench=dict(init=dict(config=MIXTRAL_PRESETS["mixtral-1m"]), call=dict(ids=ids(8, 128, below=256))),
     # Well-conditioned: branches smaller than the skip, norms near 1, and logits of routers that rounding does not turn round.
-    fill={"router.weight": array(scale=2.0, hostile=False), "spread": array(scale=0.3, hostile=False),
+    fill={"router.weight": array(scale=0.3, hostile=False), "spread": array(scale=0.3, hostile=False),
           "proj": array(scale=0.3, hostile=False), "proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "correction": array(low=-0.5, high=0.5, hostile=False),
           "shared_gate.weight": array(hostile=False), "tokens.weight": array(hostile=False)},
@@ -113,13 +113,16 @@ def starts(side, module, ids, noise=None, run="keep"):
 )
 def mixtral(draw):
     e = draw(one_of(1, 2, 3, 4, 6))
-    k, vocabulary, layers = draw(integer(1, e)), draw(size(1, 7)), draw(integer(1, 3))
+    k, vocabulary, layers = draw(integer(1, e)), draw(size(1, 7)), draw(integer(1, 2))
     shared, jointly = draw(maybe(integer(1, 4))), draw(flag())
-    routing = options(draw, e, k)
-    if routing.get("choice") == "expert":
-        routing["renormalise"] = False
+    routing = {"choice": "token"} | {name: value for name, value in options(draw, e, k).items() if value is not LEFT_OUT}
+    if routing["choice"] != "token" or routing.get("drop_order") == "weight":
+        # Texts that begin alike have the same hidden states, between which only rounding would choose: layers.MoE is fed these.
+        routing |= dict(choice="token", drop_order="token")
+    layers = 2 if routing.get("noisy") is True else layers
     config = MixtralConfig(
-        vocabulary=vocabulary, max_length=draw(integer(1, 8)), d_model=draw(one_of(4, 6, 8)), n_layers=layers, n_heads=2, n_kv_heads=1,
+        vocabulary=vocabulary, max_length=draw(integer(1, 8)), d_model=8 if draw.ordinary else draw(one_of(4, 8)), n_layers=layers,
+        n_heads=2, n_kv_heads=1,
         d_hidden=draw(integer(1, 5)), d_expert=draw(maybe(integer(1, 5))), n_experts=e, k=k, d_shared=shared,
         shared_gate=shared is not None and draw(flag()), dense=tuple(i for i in range(layers) if draw(integer(0, 3)) == 0),
         dropped=draw(one_of("zero", "residual")), activation=draw(one_of("swiglu", "geglu")), tied=draw(flag()),
@@ -129,7 +132,8 @@ def mixtral(draw):
     return dict(
         init=dict(config=config),
         call=dict(
-            ids=ids(draw(integer(0, 3)), draw(size(0, 6)), below=vocabulary), noise=draw(left_out(maybe(noise()))),
+            ids=ids(draw(integer(0, 3)), draw(size(0, 6)), below=vocabulary),
+            noise=noise() if config.noisy else draw(left_out(maybe(noise()))),
             run=draw(left_out(one_of("keep", "recompute"))),
         ),
     )
