@@ -59,7 +59,6 @@ class MoE(Module):
                  **routing: Any):
         choice("MoE", DROPPED, dropped=dropped)
         demand("MoE", not shared_gate or d_shared is not None, "d_shared for a shared_gate", d_shared=d_shared)
-        rng = rng or np.random.default_rng()
         self.dropped = dropped
         self.router = Router(d_model, n_experts, k, dtype=dtype, rng=rng, **routing)
         self.experts = Experts(n_experts, d_model, d_hidden, activation=activation, dtype=dtype, rng=rng)
@@ -86,9 +85,11 @@ class MoE(Module):
         rows = x.reshape(n, x.shape[-1])                                                                # (N, D)
         sent, router_backward = self.router.forward(rows, real=None if real is None else real.reshape(n), noise=at(noise, "router"))
         y, experts_backward = self.experts.forward(rows, sent.weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
-        lost = _lost(sent) if self.dropped == "residual" and self.router.choice != "expert" else None   # (N, k)
-        if lost is not None:
-            y = y + np.where(lost, sent.weights, 0).sum(-1, keepdims=True) * rows
+        stays = self.dropped == "residual" and self.router.choice != "expert"
+        if stays:
+            lost = _lost(sent)                                                                          # (N, k)
+            share = np.where(lost, sent.weights, 0).sum(1, keepdims=True)                               # (N, 1)
+            y = y + share * rows
         if self.shared is not None:
             always, shared_backward = self._shared(rows, noise)
             y = y + always
@@ -96,8 +97,8 @@ class MoE(Module):
         def backward(dy: NDArray, dlogits: Sequence[NDArray] = ()) -> tuple[NDArray, dict[str, Any]]:
             dy = dy.reshape(rows.shape)
             dx, dweights, dexperts = experts_backward(dy)
-            if lost is not None:       # y_n holds w · x_n for every lost choice: w is multiplied by x_n, and x_n by the sum of its lost w
-                dx = dx + np.where(lost, sent.weights, 0).sum(-1, keepdims=True) * dy
+            if stays:                  # y_n holds w · x_n for every lost choice: w is multiplied by x_n, and x_n by the sum of its lost w
+                dx = dx + share * dy
                 dweights = dweights + np.where(lost, np.vecdot(dy, rows)[:, None], 0)
             dx_router, drouter = router_backward(dweights, dlogits[0].reshape(sent.logits.shape) if dlogits else np.zeros_like(sent.logits))
             dx, grads = dx + dx_router, {"router": drouter, "experts": dexperts}
@@ -106,7 +107,7 @@ class MoE(Module):
                 dx, grads = dx + dx_shared, grads | dshared
             return dx.reshape(x.shape), grads
 
-        routing = (array.reshape(*lead, array.shape[-1]) for array in (sent.logits, sent.chosen, sent.kept))
+        routing = (array.reshape(*lead, array.shape[1]) for array in (sent.logits, sent.chosen, sent.kept))
         return y.reshape(x.shape), (Routing(*routing),), backward
 
     def _shared(self, x: NDArray, noise: Noise | None) -> tuple[NDArray, Callable]:

@@ -140,22 +140,22 @@ class Router(Module):
             by[real] = sinkhorn(logits[real])[0]                                        # padding has no part in what is even
         (weights, scores, ids), router_backward = router(logits, k=self.k, bias=self.correction, by=by, **self.options)
         kept = np.broadcast_to(real[:, None], ids.shape)
-        if self.capacity_factor is not None and real.any():
+        if self.capacity_factor is not None:
             limit = capacity(tokens=int(real.sum()), experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
             kept = within_capacity(ids, experts=e, limit=limit, order=self.drop_order, weights=weights, mask=real)
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
         chosen = np.zeros((n, e), bool)
-        np.put_along_axis(chosen, ids, True, -1)
+        np.put_along_axis(chosen, ids, True, 1)
         sent = Assignment(weights, logits, tokens, slots, counts, chosen, _computed(tokens, counts, n))
         return sent, lambda dweights: router_backward(dweights, np.zeros_like(scores))
 
     def _experts_choose(self, logits: NDArray, real: NDArray) -> tuple[Assignment, Callable]:
         """Every expert takes C tokens; backward: dweights (E, C) -> dlogits."""
         n, e = logits.shape
-        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k) if real.any() else 1
+        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k)
         (weights, scores, ids), choice_backward = expert_choice(logits, limit=limit, score=self.score, mask=real)     # (E, C)
         taken = real[ids]                                                               # where all is padding, an expert takes none
-        tokens, counts = ids[taken], taken.sum(-1)
+        tokens, counts = ids[taken], taken.sum(1)
         kept = _computed(tokens, counts, n)
         sent = Assignment(weights, logits, tokens, np.flatnonzero(taken), counts, kept, kept)
         return sent, lambda dweights: choice_backward(dweights, np.zeros_like(scores))

@@ -88,7 +88,7 @@ class Router(nn.Module):
         correction = None if self.correction is None else self.correction.to(logits.dtype)
         weights, _, ids = router(logits, k=self.k, bias=correction, by=by, **self.options)
         kept = real[:, None].expand(ids.shape)
-        if self.capacity_factor is not None and bool(real.any()):
+        if self.capacity_factor is not None:
             limit = capacity(tokens=int(real.sum()), experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
             kept = within_capacity(ids, experts=e, limit=limit, order=self.drop_order, weights=weights, mask=real)
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
@@ -98,7 +98,7 @@ class Router(nn.Module):
     def _experts_choose(self, logits: Tensor, real: Tensor) -> Assignment:
         """Every expert takes C tokens."""
         n, e = logits.shape
-        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k) if bool(real.any()) else 1
+        limit = capacity(tokens=int(real.sum()), experts=e, k=self.k)
         weights, _, ids = expert_choice(logits, limit=limit, score=self.score, mask=real)                     # (E, C)
         taken = real[ids]                                                   # where all is padding, an expert takes none
         tokens, counts = ids[taken], taken.sum(-1)

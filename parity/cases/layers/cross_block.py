@@ -40,7 +40,8 @@ def cross_block(draw):
             order=order, activation=draw(left_out(one_of("relu", "geglu"))), bias=draw(left_out(flag())),
             eps=draw(left_out(one_of(1e-5, 1e-2))), dropout=draw(left_out(share)), attention_dropout=draw(left_out(share)),
             hidden_dropout=draw(left_out(share)), head_width=draw(left_out(maybe(size(1, 4)))),
-            scale=draw(left_out(maybe(number(-1, 1) if draw.ordinary else number(-1, 2)))), alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
+            scale=draw(left_out(maybe(number(-1, 1) if draw.ordinary else number(-1, 2)))),
+            alpha=draw(left_out(number(0.5, 3))) if order == "post" else draw(left_out(1.0)),
             beta=draw(left_out(maybe(number(0, 1)))),
         ),
         call=dict(

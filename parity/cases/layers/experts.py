@@ -26,9 +26,17 @@ def single_layers(side, module, x, weights, plan):
     yield "y", module(x, weights, plan=plan), side.array(want)
 
 
+def starts(side, module, x, weights, plan):
+    """Every array is uniform within ±1/√(what it is multiplied by), as those of Linear layers are."""
+    layer = side.get("layers.Experts")(4, 16, 100, dtype=side.dtype)
+    for name, width in (("gate_proj", 16), ("up_proj", 16), ("down_proj", 100)):
+        value = side.numpy(layer.state_dict()[name])
+        yield f"{name} fills its range", 0.98 < np.abs(value).max() * width**0.5 <= 1, True
+
+
 @case(
     "layers.Experts",
-    also=[single_layers],
+    also=[single_layers, starts],
     fill={"proj": array(scale=0.5)},
     bench=dict(init=dict(n_experts=8, d_model=256, d_hidden=512), call=dict(
         x=array(2048, 256), weights=array(2048, 2),

@@ -93,7 +93,7 @@ def moe(draw):
             d_model=width, d_hidden=draw(integer(1, 5)), n_experts=e, k=k,
             activation=draw(left_out(one_of("swiglu", "geglu", "gelu", "relu_squared"))), d_shared=shared,
             shared_gate=draw(flag()) if isinstance(shared, int) else draw(left_out(False)),
-            dropped=draw(left_out(one_of("zero", "residual"))),
+            dropped=draw(one_of("zero", "residual", "residual")),
             **routing,
         ),
         call=dict(x=array(*lead, width, hostile=False), noise=noise() if routing["noisy"] is True else draw(left_out(maybe(noise())))),

@@ -3,13 +3,13 @@ no choice of theirs."""
 
 import numpy as np
 
-from byhand.noise import at
+from byhand.noise import Noise, at
 from parity.cases import array, case, flag, integer, left_out, mask, maybe, noise, one_of, size
 
 
 def options(draw, e, k):
     """Keyword options of a Router of e experts."""
-    choice = draw(one_of("token", "token", "token", "sinkhorn", "expert"))
+    choice = draw(one_of("token", "token", "sinkhorn", "expert"))
     found = dict(
         choice=draw(left_out("token")) if choice == "token" else choice, score=draw(left_out(one_of("softmax", "sigmoid"))),
         jitter=draw(left_out(one_of(0.0, 0.3))), noisy=draw(left_out(flag())),
@@ -22,7 +22,7 @@ def options(draw, e, k):
         before=draw(left_out(flag())), renormalise=draw(left_out(flag())), scale=draw(left_out(one_of(1.0, 2.5))),
         groups=draw(left_out(1)) if groups == 1 else groups, top_groups=draw(left_out(maybe(integer(least, groups)))),
         group_score=draw(left_out(one_of("max", "top2"))), correction=draw(left_out(flag())),
-        capacity_factor=draw(left_out(maybe(one_of(0.5, 1.0, 1.25)))), min_capacity=draw(left_out(one_of(1, 2))),
+        capacity_factor=draw(one_of(None, 0.25, 0.5, 1.0, 1.25)), min_capacity=draw(left_out(one_of(1, 2))),
         drop_order=draw(left_out(one_of("choice", "token", "weight"))),
     )
 
@@ -54,6 +54,18 @@ def steps(side, module, x, real=None, noise=None):
         yield "rows of every real token", kept.sum(-1), np.where(here, module.k, 0)
 
 
+def evens(side, module, x, **options):
+    """In training tokens choose by Sinkhorn's scores; one token alone, and every token in inference, by the logits."""
+    layer = side.get("layers.Router")(3, 3, 1, choice="sinkhorn", dtype=side.dtype)
+    side.load(layer, {"weight": np.array([[0.7, 0.1, 0.4], [0.9, -0.5, 0.2], [1.0, 0.3, -0.2]])})
+    rows = side.array(np.array([[1.0, 0.1, 0.2], [1.2, 0.5, -0.3], [0.8, 0.2, 0.6], [1.5, -0.2, 0.4]]))
+    for n in (1, 2, 4):
+        for stream in (None, Noise(1)):
+            sent = _value(side, layer.forward(rows[:n], noise=stream))
+            by = sent.logits if stream is None or n == 1 else _value(side, side.get("moe.sinkhorn")(sent.logits))
+            yield f"choice of {n} tokens", side.numpy(sent.chosen).argmax(-1), side.numpy(by).argmax(-1)
+
+
 def _value(side, result):
     return result[0] if side.name == "numpy" else result
 
@@ -63,7 +75,7 @@ _SMALL = dict(d_model=2, n_experts=4, k=2)
 
 @case(
     "layers.Router",
-    also=[steps],
+    also=[steps, evens],
     fill={"weight": array(hostile=False), "spread": array(scale=0.3, hostile=False),
           "correction": array(low=-0.5, high=0.5, hostile=False)},
     bench=dict(init=dict(d_model=512, n_experts=64, k=8), call=dict(x=array(4096, 512))),
