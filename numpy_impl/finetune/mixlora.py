@@ -120,8 +120,8 @@ class MixLoRA(OnFrozen):
     def routed(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
         """x (..., D) -> y (..., D) and one Routing; backward: dy, dlogits -> dx, grads.
 
-        dlogits is one array for the Routing's logits, or (). Every expert has room for every token, so none is dropped, and it is all the
-        same which tokens are `real` (...).
+        dlogits is one array for the Routing's logits, or (). Every expert has room for every token; only padding, where `real` (...) is
+        False, is sent nowhere, and its y is 0.
         """
         floats("MixLoRA", x=x)
         at_least_rank("MixLoRA", 1, x=x)
@@ -132,7 +132,8 @@ class MixLoRA(OnFrozen):
         flat, base_noise = x.reshape(n, self.d_model), at(noise, "base")
         logits, router_backward = self.router.forward(flat)                                       # (N, E)
         choice, choice_backward = router(logits, k=self.k, renormalise=self.renormalise)
-        way = plan(choice.ids, experts=self.n_experts)
+        kept = np.broadcast_to(np.True_ if real is None else real.reshape(n, 1), choice.ids.shape)
+        way = plan(choice.ids, experts=self.n_experts, kept=kept)
         gate, gate_backward = self.base.gate_proj.forward(flat, noise=at(base_noise, "gate_proj"))       # (N, F), for all experts
         up, up_backward = self.base.up_proj.forward(flat, noise=at(base_noise, "up_proj"))               # (N, F)
         x_rows, x_backward = permute(flat, tokens=way.tokens)                                     # (M, D), an expert's rows together
@@ -163,8 +164,8 @@ class MixLoRA(OnFrozen):
             # A token's k rows all read the same g = W_gate x, so dg sums over them: that is permute's pullback.
             dx_by_gate, dgate_proj = gate_backward(gate_rows_backward(dgate_rows))
             dx_by_up, dup_proj = up_backward(up_rows_backward(dup_rows))
-            dweights = np.empty(weights_shape, dslots.dtype)
-            dweights.reshape(-1)[way.slots] = dslots                                              # every slot has one row
+            dweights = np.zeros(weights_shape, dslots.dtype)
+            dweights.reshape(-1)[way.slots] = dslots                                              # a slot has one row, or none for padding
             dlogits_all = choice_backward(dweights, np.zeros_like(logits))
             for dlogits_of_loss in dlogits:
                 dlogits_all = dlogits_all + dlogits_of_loss.reshape(logits.shape)
@@ -173,10 +174,11 @@ class MixLoRA(OnFrozen):
             dbase = {"gate_proj": dgate_proj, "up_proj": dup_proj, "down_proj": ddown_proj}
             return dx.reshape(*lead, self.d_model), {"base": dbase, "router": drouter, "experts": dexperts}
 
-        chosen = np.zeros(logits.shape, bool)
-        np.put_along_axis(chosen, choice.ids, True, 1)
-        chosen = chosen.reshape(*lead, self.n_experts)
-        return y.reshape(*lead, self.d_model), (Routing(logits.reshape(chosen.shape), chosen, chosen),), backward
+        wanted, computed = np.zeros((2, *logits.shape), bool)
+        np.put_along_axis(wanted, choice.ids, True, 1)
+        np.put_along_axis(computed, choice.ids, kept, 1)
+        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, wanted, computed)))
+        return y.reshape(*lead, self.d_model), (routing,), backward
 
     def _made(self, arrays: Mapping[str, NDArray]) -> Expert:
         base = self.base

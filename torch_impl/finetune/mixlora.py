@@ -76,7 +76,7 @@ class MixLoRA(nn.Module):
         return self.routed(x, noise=noise)[0]
 
     def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
-        """As `forward`, and one Routing. Every expert has room for every token, so it is all the same which are `real` (...)."""
+        """As `forward`, and one Routing. Where `real` (...) is False there is padding: it is sent nowhere, and its y is 0."""
         floats("MixLoRA", x=x)
         at_least_rank("MixLoRA", 1, x=x)
         same_shape("MixLoRA", (*x.shape[:-1], self.d_model), x=x)
@@ -87,7 +87,8 @@ class MixLoRA(nn.Module):
             flat, base_noise = x.reshape(n, self.d_model), at(noise, "base")
             logits = self.router(flat)                                                            # (N, E)
             choice = router(logits, k=self.k, renormalise=self.renormalise)
-            way = plan(choice.ids, experts=self.n_experts)
+            kept = None if real is None else real.reshape(n, 1).expand_as(choice.ids)
+            way = plan(choice.ids, experts=self.n_experts, kept=kept)
             gate = self.base.gate_proj(flat, noise=at(base_noise, "gate_proj"))                   # (N, F), for all experts
             up = self.base.up_proj(flat, noise=at(base_noise, "up_proj"))                         # (N, F)
             x_rows, gate_rows, up_rows = (permute(z, tokens=way.tokens) for z in (flat, gate, up))   # (M, ...)
@@ -99,9 +100,11 @@ class MixLoRA(nn.Module):
             y_rows = self.base.down_proj(h, noise=at(base_noise, "down_proj")) + delta            # (M, D)
             weights = choice.weights.reshape(-1)[way.slots].to(y_rows.dtype)
             y = unpermute(y_rows, weights, tokens=way.tokens, n=n)
-        chosen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(-1, choice.ids, True)
-        chosen = chosen.reshape(*lead, self.n_experts)
-        return y.reshape(x.shape), (Routing(logits.reshape(chosen.shape), chosen, chosen),)
+        nothing = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+        wanted = nothing.scatter(-1, choice.ids, True)
+        computed = wanted if kept is None else nothing.scatter(-1, choice.ids, kept)
+        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, wanted, computed)))
+        return y.reshape(x.shape), (routing,)
 
     def _made(self, arrays: Mapping[str, Tensor]) -> Expert:
         base = self.base

@@ -7,7 +7,7 @@ import numpy as np
 from byhand.configs.lora import LoRAConfig
 from byhand.configs.mixlora import MixLoRAConfig
 from numpy_impl.layers.module import Module, flatten
-from parity.cases import array, case, dims, flag, left_out, noise, number, one_of, size
+from parity.cases import array, case, dims, flag, left_out, mask, maybe, noise, number, one_of, size
 from parity.cases.finetune._models import GPT2, IDS, LLAMA, TARGETS, fill, made, plain_copy, trainable
 from parity.cases.quantize.int8 import codes
 
@@ -92,7 +92,7 @@ def pair(side, layer, e, name):
 def densely(side, module, x, real=None, noise=None):
     """Every expert on every token, its updates added into the weights; those that were not chosen count nothing."""
     layer, flat = module.layer, side.numpy(x).reshape(-1, x.shape[-1])
-    told = module(x)
+    told = module(x, real=real)
     logits = flat @ side.numpy(layer.router.weight).T
     p = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
     p = p / p.sum(-1, keepdims=True) * side.numpy(told.chosen).reshape(p.shape)
@@ -111,9 +111,10 @@ def densely(side, module, x, real=None, noise=None):
         side.load(moved, state)
         y += p[:, e, None] * side.numpy(moved(side.array(flat)))
     yield "logits", told.logits, logits.reshape(told.logits.shape)
-    yield "y", told.y, y.reshape(x.shape)
+    real = np.ones(x.shape[:-1], bool) if real is None else side.numpy(real)
+    yield "y", told.y, y.reshape(x.shape) * real[..., None]
     yield "experts a token", (side.numpy(told.chosen).sum(-1) == layer.k).all(), True
-    yield "none is dropped", np.array_equal(side.numpy(told.kept), side.numpy(told.chosen)), True
+    yield "only padding is dropped", np.array_equal(side.numpy(told.kept), side.numpy(told.chosen) & real[..., None]), True
 
 
 def gradients(side, module, x, dy):
@@ -305,7 +306,7 @@ def mixlora(draw):
             r=draw(one_of(1, 2, 5)), alpha=draw(one_of(2, 16, number(0.5, 3))), rslora=draw(left_out(flag())),
             dropout=draw(left_out(one_of(0.0, 0.3))), renormalise=draw(left_out(flag())),
         ),
-        call=dict(x=array(*lead, d), noise=draw(one_of(noise(), None)), real=draw(left_out(None))),
+        call=dict(x=array(*lead, d), noise=draw(one_of(noise(), None)), real=draw(left_out(maybe(mask(*lead))))),
     )
 
 
@@ -390,7 +391,7 @@ def apply(side, *, model, config, quantized=False, before=None, after=None, lazi
 def apply_mixlora(draw):
     e = draw(size(1, 5))
     config = dict(
-        n_experts=e, k=draw(one_of(min(2, e), 1, e)), r=draw(one_of(1, 3)), alpha=draw(one_of(4, 16)), rslora=draw(flag()),
+        n_experts=e, k=draw(one_of(min(2, e), 1, e)), r=draw(one_of(1, 3)), alpha=draw(one_of(1, 2)), rslora=draw(flag()),
         dropout=draw(left_out(one_of(0.0, 0.3))), renormalise=draw(left_out(flag())), balance=draw(left_out(one_of(0.5, 0.0))),
         attention=draw(left_out(one_of((), ("q_proj", "v_proj"), ["blocks.1.attn.*"], r".*\.o_proj", ("head",)))),
     )
