@@ -56,7 +56,8 @@ class Subject:
     """Definitions of one NumPy file that are mutated together, and the components whose laws judge their mutants, in turn.
 
     A component is judged by its own laws; mutants of a private helper also by those of the file's other components that use it. A file
-    that holds no component (the base class of the optimizers, say) is judged by the components that import it.
+    that holds no component (the base class of the optimizers, say) is judged by the components that import it, or another such file that
+    does.
     """
 
     name: str
@@ -87,13 +88,25 @@ def of_component(component: Component) -> Subject:
 @functools.cache
 def shared() -> dict[str, Subject]:
     """The files that components share and that belong to none of them, by path: `ops/_blocks.py`."""
-    found = {}
+    found, built_on = {}, {c.name: _built_on(c) for c in components().values() if file_of(module_of(c)).is_file()}
     for module, names in unreached().items():
-        judges = tuple(c for c in components().values() if file_of(module_of(c)).is_file() and module in imports(module_of(c)))
+        judges = tuple(c for c in components().values() if module in built_on.get(c.name, ()))
         path = module.removeprefix("numpy_impl.").replace(".", "/") + ".py"
         if judges:
             found[path] = Subject(path, module, names, judges, _equivalents_of_shared(module))
     return found
+
+
+def _built_on(component: Component) -> frozenset[str]:
+    """What a component's file imports, and what is imported there by files that hold no component."""
+    holding = {module_of(c) for c in components().values()}
+    found: set[str] = set()
+    waiting = [module_of(component)]
+    while waiting:
+        new = imports(waiting.pop()) - found
+        found |= new
+        waiting += [module for module in new if module.startswith("numpy_impl.") and module not in holding]
+    return frozenset(found)
 
 
 def _equivalents_of_shared(module: str) -> dict[str, str]:

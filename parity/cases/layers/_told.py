@@ -36,22 +36,22 @@ def plain(law):
 
 
 def _numpy(kind):
-    class Telling(kind):
-        def forward(self, *inputs, **options):
-            y, (routing,), backward = self.routed(*inputs, **options)
-            return Told(y, routing.logits), lambda dy, dlogits: backward(dy, (dlogits,))
+    def forward(self, *inputs, **options):
+        y, (routing,), backward = self.routed(*inputs, **options)
+        return Told(y, routing.logits), lambda dy, dlogits: backward(dy, (dlogits,))
 
-        forward.__signature__ = inspect.signature(kind.forward)
-
-    return Telling
+    return _like(kind, forward)
 
 
 def _torch(kind):
-    class Telling(kind):
-        def forward(self, *inputs, **options):
-            y, (routing,) = self.routed(*inputs, **options)
-            return Told(y, routing.logits)
+    def forward(self, *inputs, **options):
+        y, (routing,) = self.routed(*inputs, **options)
+        return Told(y, routing.logits)
 
-        forward.__signature__ = inspect.signature(kind.forward)
+    return _like(kind, forward)
 
-    return Telling
+
+def _like(kind, forward):
+    """The class with another forward of the same signature."""
+    forward.__signature__ = inspect.signature(kind.forward)
+    return type(kind.__name__, (kind,), {"forward": forward})
