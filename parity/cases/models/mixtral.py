@@ -1,5 +1,7 @@
 """What a Mixtral is fed: tiny sizes, every way to route, dense blocks between, padding, every loss of the routers."""
 
+from typing import Any
+
 import numpy as np
 
 from byhand.configs.mixtral import MIXTRAL_PRESETS, MixtralConfig
@@ -14,7 +16,8 @@ def loss(side, module, ids, noise=None, run="keep"):
     gradient of that is what reaches the routers beside the cross-entropy's."""
     if 0 in ids.shape:
         return
-    seen, targets = [], (ids + 1) % module.config.vocabulary
+    seen: list[Any] = []
+    targets = (ids + 1) % module.config.vocabulary
     targets[0, 0] = -100 if targets.shape != (1, 1) else 0
     lead, config = tuple(ids.shape), module.config
     real = key_rng("real", lead).random(lead) < 0.7
