@@ -1,4 +1,6 @@
-"""The sum of those rows that belong to one token: what un-permuting does, and what permuting does backward."""
+"""Rows in expert order: which belong to each expert, and the sum of those that belong to one token."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,3 +27,12 @@ def sum_rows(rows: NDArray, weights: NDArray, tokens: NDArray, n: int) -> NDArra
             gathered = np.take(rows, places[part], axis=0)                      # (block, c, D)
             y[these[part]] = np.matmul(weights[places[part], None].swapaxes(1, 2), gathered)[:, 0]
     return y
+
+
+def active(counts: NDArray) -> Iterator[tuple[int, slice]]:
+    """Every expert that has rows, and which they are."""
+    stop = 0
+    for e, count in enumerate(counts.tolist()):
+        start, stop = stop, stop + count
+        if count:
+            yield e, slice(start, stop)

@@ -5,11 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from numpy_impl.layers.feed_forward import ACTIVATIONS
-from numpy_impl.layers.gated_feed_forward import GATES
+from numpy_impl.moe._expert import expert
 from numpy_impl.moe._inputs import checked
 from numpy_impl.moe.permute import Plan
-from numpy_impl.ops.linear import linear
 
 
 def dense_experts(x: NDArray, weights: NDArray, gate: NDArray | None, up: NDArray, down: NDArray, *, plan: Plan,
@@ -51,7 +49,7 @@ def dense_experts(x: NDArray, weights: NDArray, gate: NDArray | None, up: NDArra
 
     of_row = tokens * experts + np.repeat(np.arange(experts), counts)                       # (M,): the place of row m in c
     c = _summed(weights.reshape(-1)[slots], of_row, n * experts).reshape(n, experts)        # (N, E)
-    every = [_expert(x, None if gate is None else gate[e], up[e], down[e], activation) for e in range(experts)]
+    every = [expert(x, None if gate is None else gate[e], up[e], down[e], activation) for e in range(experts)]
     y = np.zeros(x.shape, x.dtype)
     for e, (result, _) in enumerate(every):
         y += c[:, e, None] * result
@@ -62,36 +60,10 @@ def dense_experts(x: NDArray, weights: NDArray, gate: NDArray | None, up: NDArra
         dgate, dup, ddown = (None if w is None else np.empty(w.shape, w.dtype) for w in (gate, up, down))
         for e, (result, expert_backward) in enumerate(every):
             dc[:, e] = np.vecdot(result, dy)
-            dx_by_expert, dgate_e, dup[e], ddown[e] = expert_backward(c[:, e, None] * dy)
-            if dgate is not None:
-                dgate[e] = dgate_e
-            dx += dx_by_expert
+            dx += expert_backward(c[:, e, None] * dy, None if dgate is None else dgate[e], dup[e], ddown[e])
         # c sums weights, so each weight receives the gradient of its sum, once for every row that it weighs.
         dweights = _summed(dc.reshape(-1)[of_row], slots, weights.size).reshape(weights.shape)
         return dx, dweights, dgate, dup, ddown
-
-    return y, backward
-
-
-def _expert(x: NDArray, gate: NDArray | None, up: NDArray, down: NDArray, activation: str) -> tuple[NDArray, Callable]:
-    """One feed-forward layer on all tokens; backward: dy -> dx, dgate, dup, ddown."""
-    raised, up_backward = linear(x, up)                                                     # (N, F)
-    if gate is None:
-        h, activation_backward = ACTIVATIONS[activation](raised)
-    else:
-        opened, gate_backward = linear(x, gate)
-        h, activation_backward = GATES[activation](opened, raised)
-    y, down_backward = linear(h, down)                                                      # (N, D)
-
-    def backward(dy):
-        dh, ddown, _ = down_backward(dy)
-        if gate is None:
-            dx, dup, _ = up_backward(activation_backward(dh))
-            return dx, None, dup, ddown
-        dopened, draised = activation_backward(dh)
-        dx, dup, _ = up_backward(draised)
-        dx_by_gate, dgate, _ = gate_backward(dopened)
-        return dx + dx_by_gate, dgate, dup, ddown
 
     return y, backward
 

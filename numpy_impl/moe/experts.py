@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from numpy_impl.layers.feed_forward import ACTIVATIONS
-from numpy_impl.layers.gated_feed_forward import GATES
+from numpy_impl.moe._expert import expert
 from numpy_impl.moe._inputs import checked
-from numpy_impl.moe.grouped_linear import grouped_linear
+from numpy_impl.moe._rows import active
 from numpy_impl.moe.permute import Plan, permute, unpermute
 
 
@@ -55,27 +54,21 @@ def experts(x: NDArray, weights: NDArray, gate: NDArray | None, up: NDArray, dow
     n, shape, dtype = len(x), weights.shape, weights.dtype
 
     rows, permute_backward = permute(x, tokens=tokens)                                      # (M, D)
-    raised, up_backward = grouped_linear(rows, up, counts=counts)                           # (M, F)
-    if gate is None:
-        h, activation_backward = ACTIVATIONS[activation](raised)
-    else:
-        opened, gate_backward = grouped_linear(rows, gate, counts=counts)
-        h, activation_backward = GATES[activation](opened, raised)
-    results, down_backward = grouped_linear(h, down, counts=counts)                         # (M, D)
+    results, every = np.empty(rows.shape, x.dtype), []                                      # (M, D)
+    # Expert by expert, and not product by product as `grouped_linear` would: what an expert computes in between stays in the cache.
+    for e, own in active(counts):
+        results[own], expert_backward = expert(rows[own], None if gate is None else gate[e], up[e], down[e], activation)
+        every.append((e, own, expert_backward))
     y, unpermute_backward = unpermute(results, weights.reshape(-1)[slots], tokens=tokens, n=n)
 
     def backward(dy):
+        # The same steps from the last to the first; an expert without rows has no step and keeps its zeros.
         dresults, dtaken = unpermute_backward(dy)
-        dh, ddown, _ = down_backward(dresults)
-        if gate is None:
-            dgate, draised = None, activation_backward(dh)
-            drows, dup, _ = up_backward(draised)
-        else:
-            dopened, draised = activation_backward(dh)
-            drows, dup, _ = up_backward(draised)
-            drows_by_gate, dgate, _ = gate_backward(dopened)
-            drows += drows_by_gate
-        # A weight that no row took has no gradient, one that several took has their sum: like the sum of a histogram.
+        drows = np.empty(dresults.shape, dtype)
+        dgate, dup, ddown = (None if w is None else np.zeros(w.shape, dtype) for w in (gate, up, down))
+        for e, own, expert_backward in every:
+            drows[own] = expert_backward(dresults[own], None if dgate is None else dgate[e], dup[e], ddown[e])
+        # Row m took entry slots[m] of the weights: dweights[s] = Σ_{m: slots[m] = s} dtaken[m], a histogram whose entries weigh.
         dweights = np.bincount(slots, weights=dtaken, minlength=math.prod(shape)).astype(dtype).reshape(shape)
         return permute_backward(drows), dweights, dgate, dup, ddown
 

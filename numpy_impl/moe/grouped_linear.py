@@ -1,12 +1,13 @@
 """One linear map for each expert, applied to rows that stand in expert order: a matrix product for each expert that has rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import counts as check_counts
 from byhand.checks import exact_rank, floats, same_shape
+from numpy_impl.moe._rows import active
 
 
 def grouped_linear(x: NDArray, weight: NDArray, bias: NDArray | None = None, *, counts: NDArray) -> tuple[NDArray, Callable]:
@@ -52,7 +53,7 @@ def grouped_linear(x: NDArray, weight: NDArray, bias: NDArray | None = None, *, 
     same_shape("grouped_linear", (experts,), counts=counts)
 
     y = np.empty((len(x), outputs), x.dtype)
-    for e, rows in _active(counts):
+    for e, rows in active(counts):
         np.matmul(x[rows], weight[e].T, out=y[rows])
         if bias is not None:
             y[rows] += bias[e]
@@ -61,7 +62,7 @@ def grouped_linear(x: NDArray, weight: NDArray, bias: NDArray | None = None, *, 
         # Each expert is a linear map of its own: dx = dy · W, dW = dyᵀ · x and db = Σ dy, over its own rows alone.
         dx, dweight = np.empty(x.shape, x.dtype), np.zeros(weight.shape, weight.dtype)
         dbias = None if bias is None else np.zeros(bias.shape, bias.dtype)
-        for e, rows in _active(counts):
+        for e, rows in active(counts):
             np.matmul(dy[rows], weight[e], out=dx[rows])
             np.matmul(dy[rows].T, x[rows], out=dweight[e])
             if dbias is not None:
@@ -69,12 +70,3 @@ def grouped_linear(x: NDArray, weight: NDArray, bias: NDArray | None = None, *, 
         return dx, dweight, dbias
 
     return y, backward
-
-
-def _active(counts: NDArray) -> Iterator[tuple[int, slice]]:
-    """Every expert that has rows, and which they are."""
-    stop = 0
-    for e, count in enumerate(counts.tolist()):
-        start, stop = stop, stop + count
-        if count:
-            yield e, slice(start, stop)

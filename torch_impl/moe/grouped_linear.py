@@ -53,7 +53,11 @@ def _loop(x: Tensor, weight: Tensor, bias: Tensor | None, counts: Tensor) -> Ten
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None, counts: Tensor) -> Tensor:
     product = _grouped_mm()
     assert product is not None
-    y = product(x.contiguous(), weight.transpose(-2, -1), offs=counts.cumsum(0).to(torch.int32))     # offs: where each expert's rows end
+    transposed = weight.transpose(-2, -1)
+    y = product(x.contiguous(), transposed, offs=counts.cumsum(0).to(torch.int32))       # offs: where each expert's rows end
+    if transposed.requires_grad and x.is_cuda and torch.cuda.get_device_capability(x.device)[0] != 9:   # pragma: no cuda
+        # Some kernels (Blackwell's: pytorch issue 172439) leave the gradient of an expert without rows as they find it; Hopper's do not.
+        transposed.register_hook(lambda dw: dw.masked_fill((counts == 0)[:, None, None], 0))
     if y.requires_grad:
         y.register_hook(lambda dy: dy.contiguous())      # the kernel's backward refuses an expanded gradient, such as that of a sum
     return y if bias is None else y + bias.repeat_interleave(counts, 0, output_size=x.shape[0])

@@ -46,6 +46,30 @@ def equals_dense(side, x, weights, gate, up, down, plan, activation="swiglu"):
     yield from _equal(side, arrays, dict(plan=plan, activation=activation))
 
 
+def composed(side, x, weights, gate, up, down, plan, activation="swiglu"):
+    """Step by step over all experts at once: permute, grouped linear maps, the activation, un-permute; and back in the opposite order."""
+    if side.name == "torch" or gate is None:
+        return
+    tokens, slots, counts = plan
+    grouped, dy = side.get("moe.grouped_linear"), np.random.default_rng(1).standard_normal(x.shape)
+    rows, permute_backward = side.get("moe.permute")(x, tokens=tokens)
+    opened, gate_backward = grouped(rows, gate, counts=counts)
+    raised, up_backward = grouped(rows, up, counts=counts)
+    h, gated_backward = side.get(f"ops.{activation}")(opened, raised)
+    results, down_backward = grouped(h, down, counts=counts)
+    want, unpermute_backward = side.get("moe.unpermute")(results, weights.reshape(-1)[slots], tokens=tokens, n=len(x))
+    dresults, dtaken = unpermute_backward(dy)
+    dh, ddown, _ = down_backward(dresults)
+    dopened, draised = gated_backward(dh)
+    (drows, dup, _), (drows_by_gate, dgate, _) = up_backward(draised), gate_backward(dopened)
+    y, backward = side.get("moe.experts")(x, weights, gate, up, down, plan=plan, activation=activation)
+    dx, dweights, *dexperts = backward(dy)
+    yield "y", y, want
+    yield "dx", dx, permute_backward(drows + drows_by_gate)
+    yield "dweights", dweights.reshape(-1)[slots], dtaken
+    yield from zip(("dgate", "dup", "ddown"), dexperts, (dgate, dup, ddown), strict=True)
+
+
 def _equal(side, arrays, options):
     sparse, dense = side.get("moe.experts"), side.get("moe.dense_experts")
     names: tuple[str, ...] = ("dx", "dweights", "dgate", "dup", "ddown")
@@ -110,6 +134,6 @@ def bench():
                 down=array(8, 512, 1024, scale=0.03), plan=tuple(planned(chosen, experts=8)))
 
 
-@case("moe.experts", also=[equals_dense, chosen_by_experts], bench=bench(), refuses=refused())
+@case("moe.experts", also=[equals_dense, chosen_by_experts, composed], bench=bench(), refuses=refused())
 def experts(draw):
     return drawn(draw)
