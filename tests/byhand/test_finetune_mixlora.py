@@ -29,7 +29,7 @@ def mixlora(*more):
 def tuned(tmp_path_factory):
     """A run that has ended, with attention adapted too."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert run(*mixlora("--steps", 4, "--targets", "q_proj", "--out", out)) == cli.OK
+    assert run(*mixlora("--steps", 6, "--lr", "0.5", "--text", "list-operations", "--targets", "q_proj", "--out", out)) == cli.OK
     return out
 
 
