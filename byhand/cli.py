@@ -303,9 +303,10 @@ def _offer_experiments() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         blas.threads(1)  # the models are small, and several are trained at a time
     note = blas.tune()
-    from byhand.commands.experiment import compare_architectures, extend_context
+    from byhand.commands.experiment import compare_architectures, extend_context, learn_tasks
     from byhand.experiments.architecture import SUITES, Architecture
     from byhand.experiments.long_context import LongContext
+    from byhand.experiments.multi_task import MultiTask
 
     def offer(name: str, question: str, options: type, work: Callable[..., None]) -> None:
         def command(*, out: Path | None = None, docs: Path | None = None, **given: Any) -> int:
@@ -328,6 +329,7 @@ def _offer_experiments() -> None:
     for name, suite in SUITES.items():
         offer(name, suite.question, Architecture, functools.partial(compare_architectures, name))
     offer("long-context", "How well each rope scaling reads texts longer than those it was trained on", LongContext, extend_context)
+    offer("multi-task", "What MixLoRA gains over a single LoRA on eight tasks at once", MultiTask, learn_tasks)
 
 
 drawings = cyclopts.App(name="draw", help="Pictures of what goes on inside a model.")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from byhand import corpus
-from byhand.experiments import architecture, architecture_report
+from byhand.experiments import architecture, architecture_report, multi_task, multi_task_report
 from byhand.experiments.architecture import Architecture, Result, Watcher
 from byhand.experiments.documentation import check, insert
 
@@ -64,6 +64,52 @@ def extend_context(options: Any, *, out: Path | None, docs: Path | None) -> None
         figure = next((path for path in written if path.suffix == ".png"), None)
         insert(docs, "long-context", f"{_made_by('long-context', options, text)}\n\n{table}", figure)
         console.print(f"{docs}: the section on long-context is new")
+
+
+def learn_tasks(options: Any, *, out: Path | None, docs: Path | None) -> None:
+    """MixLoRA and single LoRAs on eight tasks at once; as above, tables, a directory and a document."""
+    console = Console(highlight=False, soft_wrap=True)
+    if docs is not None:
+        check(docs, "multi-task")
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in multi_task.FREE}
+    out = _directory(out, architecture.name_of("multi-task", values))
+    with _resumable(out), TaskDisplay() as display:
+        outcome = multi_task.run(options, out=out, watcher=display)
+    written = multi_task_report.write(options, outcome, out)
+    table = (out / "table.md").read_text(encoding="utf-8")
+    console.print(table, markup=False)
+    _say_where(console, out, written)
+    if docs is not None:
+        figure = next((path for path in written if path.suffix == ".png"), None)
+        insert(docs, "multi-task", f"{_command('multi-task', options)}\n\n{table}", figure)
+        console.print(f"{docs}: the section on multi-task is new")
+
+
+class TaskDisplay(multi_task.Watcher):
+    """On stderr: a bar on a terminal, elsewhere a line for each training that is done."""
+
+    def __init__(self) -> None:
+        self._log = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                             console=self._log, transient=True, disable=not self._log.is_terminal)
+        self._task = self._bar.add_task("training", total=None)
+
+    def __enter__(self) -> "TaskDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def start(self, total: int) -> None:
+        self._bar.update(self._task, total=total)
+
+    def step(self, what: str, step: int, loss: float) -> None:
+        self._bar.update(self._task, advance=1, description=f"{what}: {loss:.3f}")
+
+    def done(self, what: str, result: Any, *, kept: bool) -> None:
+        how = "" if result is None else f": {100 * result.mean:.1f} % exact"
+        self._log.print(f"byhand: {what}{how}{' (done before)' if kept else ''}", markup=False)
 
 
 class Display(Watcher):
@@ -130,11 +176,14 @@ def _say_where(console: Console, out: Path, written: list[Path]) -> None:
 
 def _made_by(name: str, options: Any, text: corpus.Corpus) -> str:
     """The command that repeats this, and the text it read."""
+    return f"{_command(name, options)}\n\nOn {text.name}: {len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…"
+
+
+def _command(name: str, options: Any) -> str:
     given = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value != field.default and field.name not in ("text", "jobs"):
             given += [f"--{field.name.replace('_', '-')} {item}" for item in (value if isinstance(value, tuple) else (value,))]
-    return (f"```sh\n{' '.join(['byhand experiment', name, *given])}\n```\n\n"
-            f"On {text.name}: {len(text.tokens):,} bytes, SHA-256 {text.digest[:12]}…")
+    return f"```sh\n{' '.join(['byhand experiment', name, *given])}\n```"
 

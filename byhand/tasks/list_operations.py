@@ -5,7 +5,7 @@ outside all others: Sort(Max(4, 7), 2) is 2, 7."""
 import difflib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from byhand.checks import choice, demand, in_range, size
@@ -168,13 +168,14 @@ def text(count: int, seed: int, **options: Any) -> str:
     return "".join(f"{expression} = {written(evaluate(expression))}\n" for expression in generate(count, seed, **options))
 
 
-def draw(uniform: Callable[[], float], depth: int, shortest: int, longest: int, nested: float, outermost: str | None = None) -> Call:
-    """One of `generate`'s expressions, from a source of numbers in [0, 1)."""
-    operation = outermost or [*OPERATIONS][int(uniform() * len(OPERATIONS))]
+def draw(uniform: Callable[[], float], depth: int, shortest: int, longest: int, nested: float, outermost: str | None = None,
+         names: Sequence[str] = tuple(OPERATIONS)) -> Call:
+    """One of `generate`'s expressions, from a source of numbers in [0, 1); names: of the operations that it is made of."""
+    operation = outermost or names[int(uniform() * len(names))]
     arguments: list[Expression] = []
     for _ in range(shortest + int(uniform() * (longest - shortest + 1))):
         deeper = uniform() < nested and depth > 1
-        arguments.append(draw(uniform, depth - 1, shortest, longest, nested) if deeper else int(uniform() * 10))
+        arguments.append(draw(uniform, depth - 1, shortest, longest, nested, None, names) if deeper else int(uniform() * 10))
     return Call(operation, tuple(arguments))
 
 

@@ -6,23 +6,36 @@ needs of a layer is in the way of another. The value of an argument that is an o
 A line is read in tokens of its own (`VOCABULARY`): a digit, a mark or the name of an operation each are one, spaces none.
 """
 
+import math
 import random
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand, size
-from byhand.tasks.list_operations import LISTS, OPERATIONS, draw, evaluate, generate, written
+from byhand.tasks.list_operations import LISTS, OPERATIONS, Expression, draw, evaluate, generate, written
 
 TASKS = ("Max", "Min", "Median", "First", "Last", "Sum", "Sort", "Reverse")
 
-# Names that a base may know before it meets the tasks (see `byhand.experiments.multi_task`).
-FOREIGN = ("Copy", "Range", "Product", "Count", "Odd")
-VOCABULARY: tuple[str, ...] = ("\n", "=", "(", ")", ",", *"0123456789", *OPERATIONS, *LISTS, *FOREIGN)
+# What a base knows before it meets the tasks: other operations, of which the last two give lists. None is a task under another name.
+SKILLS: dict[str, Callable[[list[int]], int | list[int]]] = {
+    "Count": len,
+    "Odd": lambda values: sum(value % 2 for value in values),
+    "Big": lambda values: sum(value > 4 for value in values),
+    "Range": lambda values: max(values) - min(values),
+    "Difference": lambda values: (values[0] - values[-1]) % 10,
+    "Product": lambda values: math.prod(values) % 10,
+    "Penultimate": lambda values: values[-2],
+    "Copy": lambda values: values,
+    "Rotate": lambda values: [*values[1:], values[0]],
+}
+_INSIDE = tuple(SKILLS)[:-2]
+
+VOCABULARY: tuple[str, ...] = ("\n", "=", "(", ")", ",", *"0123456789", *OPERATIONS, *LISTS, *SKILLS)
 
 IGNORED = -100     # a target that no loss counts
 PADDING = 0        # a newline, which no prompt holds
@@ -45,8 +58,8 @@ class Example(NamedTuple):
 
 
 def examples(count: int, seed: int, *, part: Part = "train", tasks: Sequence[str] = TASKS, depth: int = 2, shortest: int = 2,
-             longest: int = 3, nested: float = 0.3) -> Iterator[Example]:
-    """`count` examples, the tasks in turn, so that each has as many as any other (or one more).
+             longest: int = 3, nested: float = 0.2, first: int = 0) -> Iterator[Example]:
+    """`count` examples from number `first` on, the tasks in turn, so that each has as many as any other (or one more).
 
     The i-th follows from (seed, i) and the options alone. To which part an expression belongs follows from its text alone: a tenth of all
     expressions is for validation, a tenth for the test, and whatever seeds they are drawn with, the parts have nothing in common.
@@ -69,14 +82,30 @@ def examples(count: int, seed: int, *, part: Part = "train", tasks: Sequence[str
     ['Max(Min(5, 6, 7), 1, 2) = 5', 'Sort(5, Sum(9, 4), 2) = 2, 3, 5', 'Max(6, 8) = 8']
     """
     who = "multi_task.examples"
-    size(who, at_least=0, count=count, seed=seed)
+    size(who, at_least=0, count=count, seed=seed, first=first)
     choice(who, get_args(Part), part=part)
     demand(who, len(tasks) > 0, "at least one task", tasks=tuple(tasks))
     for task in tasks:
         choice(who, (*OPERATIONS, *LISTS), task=task)
     shape: dict[str, Any] = dict(depth=depth, shortest=shortest, longest=longest, nested=nested)
     generate(0, 0, **shape)    # refuses what is out of range now, not when the first is drawn
-    return (_example(seed, i, part, tasks[i % len(tasks)], shape) for i in range(count))
+    return (_example(seed, i, part, tasks[i % len(tasks)], shape) for i in range(first, first + count))
+
+
+def pretraining(count: int, seed: int, *, depth: int = 2, shortest: int = 2, longest: int = 3, nested: float = 0.2) -> Iterator[Example]:
+    """`count` lines for a base that is to know the syntax, and other operations, but none of the tasks.
+
+    One line in four is an expression of the suite's operations, without a value; the others are of SKILLS, with theirs.
+
+    Examples
+    --------
+    >>> [example.prompt + " " + example.answer.strip() for example in pretraining(3, seed=0)]
+    ['Last(Min(7, 5, 2), Sum(3, 1, 0), Max(9, 2)) ', 'Odd(8, 2) = 0', 'Big(Big(7, 2), 2, 0) = 0']
+    """
+    size("multi_task.pretraining", at_least=0, count=count, seed=seed)
+    shape: dict[str, Any] = dict(depth=depth, shortest=shortest, longest=longest, nested=nested)
+    generate(0, 0, **shape)
+    return (_line(seed, i, shape) for i in range(count))
 
 
 def encode(text: str) -> list[int]:
@@ -144,6 +173,20 @@ def _example(seed: int, i: int, part: str, task: str, shape: dict[str, Any]) -> 
         if _part(str(expression)) == part:
             return Example(task, f"{expression} =", f"{written(evaluate(expression))}\n")
     raise ValueError(f"multi_task.examples needs options with more expressions: none of {_PATIENCE:,} of {task} is for {part!r}")
+
+
+def _line(seed: int, i: int, shape: dict[str, Any]) -> Example:
+    uniform = random.Random(f"pretraining {seed}, {i}").random
+    if i % 4 == 0:
+        known = (*OPERATIONS, *LISTS)
+        expression = draw(uniform, outermost=known[int(uniform() * len(known))], **shape)
+        return Example(expression.operation, str(expression), "\n")
+    expression = draw(uniform, outermost=tuple(SKILLS)[int(uniform() * len(SKILLS))], names=_INSIDE, **shape)
+    return Example(expression.operation, f"{expression} =", f"{written(_skilled(expression))}\n")
+
+
+def _skilled(expression: Expression) -> Any:
+    return expression if isinstance(expression, int) else SKILLS[expression.operation]([_skilled(value) for value in expression.arguments])
 
 
 def _part(expression: str) -> str:

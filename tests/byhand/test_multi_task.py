@@ -2,13 +2,14 @@
 
 import collections
 import hashlib
+import re
 
 import numpy as np
 import pytest
 
 from byhand.tasks import multi_task
-from byhand.tasks.list_operations import evaluate, parse, written
-from byhand.tasks.multi_task import IGNORED, TASKS, VOCABULARY, Example, accuracy, batch, decode, encode, examples
+from byhand.tasks.list_operations import LISTS, OPERATIONS, evaluate, parse, written
+from byhand.tasks.multi_task import IGNORED, SKILLS, TASKS, VOCABULARY, Example, accuracy, batch, decode, encode, examples, pretraining
 
 
 def test_answers_are_those_of_the_expressions():
@@ -32,10 +33,30 @@ def test_every_task_has_its_turn():
 
 def test_examples_follow_from_seed_and_number_alone():
     few, many = list(examples(5, seed=1)), list(examples(16, seed=1))
-    assert few == many[:5] and few != list(examples(5, seed=2))
+    assert few == many[:5] and few != list(examples(5, seed=2)) and list(examples(3, seed=1, first=2)) == many[2:5]
     lines = "".join(example.prompt + example.answer for example in examples(1000, seed=0))
     assert hashlib.sha256(lines.encode()).hexdigest() == (
-        "aff0029452327e8806cc9ac79188fb95c2c202228a6aa30f891e82ae6ea680de")   # on every machine
+        "da2ece28820a5b5c71e494451d452a43667b19fec0df78f191c3c308b681ba6d")   # on every machine
+
+
+def test_a_base_is_told_no_value_of_a_task():
+    lines = list(pretraining(800, seed=0))
+    silent = [line for line in lines if line.answer == "\n"]
+    assert len(silent) == 200 and {line.task for line in silent} == {*OPERATIONS, *LISTS}
+    for line in lines:
+        if line.answer != "\n":
+            assert not set(re.findall(r"[A-Za-z]+", line.prompt)) & {*OPERATIONS, *LISTS}
+            skills = {name: lambda *values, skill=skill: skill(list(values)) for name, skill in SKILLS.items()}
+            value = eval(line.prompt.removesuffix(" ="), skills)
+            assert line.answer == f"{written(value)}\n"
+    assert {line.task for line in lines} == {*OPERATIONS, *LISTS, *SKILLS}
+    assert list(pretraining(3, seed=0)) == lines[:3] != list(pretraining(3, seed=1))
+
+
+def test_skills_follow_from_their_names():
+    values = [7, 4, 5, 1]
+    assert {name: skill(values) for name, skill in SKILLS.items()} == {
+        "Count": 4, "Odd": 3, "Big": 2, "Range": 6, "Difference": 6, "Product": 0, "Penultimate": 5, "Copy": values, "Rotate": [4, 5, 1, 7]}
 
 
 def test_what_is_encoded_is_read_back():
@@ -71,7 +92,7 @@ def test_only_exact_answers_count():
 
 
 @pytest.mark.parametrize("wrong", [dict(count=-1), dict(seed=-1), dict(part="all"), dict(tasks=()), dict(tasks=("Mix",)), dict(depth=0),
-                                   dict(shortest=1), dict(longest=1), dict(nested=2)])
+                                   dict(shortest=1), dict(longest=1), dict(nested=2), dict(first=-1)])
 def test_bad_options_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).rstrip("s")):
         examples(**(dict(count=1, seed=0) | wrong))
