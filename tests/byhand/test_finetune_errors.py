@@ -239,7 +239,7 @@ def test_metrics_are_whole_lines(stopped):
 def test_interrupted_it_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     from byhand.commands.display import Display
 
-    def step(self, together):
+    def step(self, together, routings=()):
         if together[0].step == 2:
             raise KeyboardInterrupt
 
