@@ -77,7 +77,7 @@ def tally(logits: NDArray, chosen: NDArray, kept: NDArray, *, score: str = "soft
         x = np.exp(x - x.max(0, initial=-np.inf))
     else:
         x = sigmoid(x)[0]
-    return Tally(len(logits), _count(chosen), _count(chosen & kept), (x @ (1 / (x.sum(0) + _TINY))).astype(np.float64))
+    return Tally(len(logits), _count(chosen), _count(kept), (x @ (1 / (x.sum(0) + _TINY))).astype(np.float64))
 
 
 def _count(flags: NDArray) -> NDArray:

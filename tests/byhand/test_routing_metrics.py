@@ -133,6 +133,13 @@ def test_experts_of_mixlora_are_watched_too():
         assert ours[2:] == pytest.approx(theirs[2:], rel=1e-12)
 
 
+def test_a_router_within_what_a_router_sends_to_is_not_told_of():
+    model = Mixtral(MixtralConfig(**CONFIG | dict(dense=()), d_shared=4), rng=np.random.default_rng(0))
+    apply_mixlora(model, MixLoRAConfig(n_experts=4, r=2), rng=np.random.default_rng(1))     # of the shared experts
+    (_, one, _) = watched(model, [np.arange(9)[None]], lambda array: array)
+    assert [(layer.layer, len(layer.utilisation)) for layer in one] == [(f"blocks.{i}.mlp", 5) for i in range(3)]
+
+
 def test_where_nothing_routes_there_is_nothing_to_see():
     from byhand.configs.llama import LlamaConfig
     from numpy_impl.models.llama import Llama

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from byhand import cli, training_config
+from byhand.commands.balanced import Balanced
 from byhand.commands.history import History
-from byhand.routing_metrics import LayerRouting, average
+from byhand.routing_metrics import LayerRouting, RoutingWatch, average
 from byhand.run_directory import RunDirectory, load_weights
+from numpy_impl.models.mixtral import Mixtral
 
 SMALL = ["--batch", "2", "--length", "16", "--validation-batches", "1", "--sample", "0", "--every", "1"]
 
@@ -75,6 +77,23 @@ def test_corrections_move_by_the_counts_of_each_update_alike_on_both_sides(tmp_p
     still = tmp_path / "still"
     assert run("train", "--preset", "deepseek-nano", "--balance-rate", 0, "--text", text, "--out", still, "--steps", 2, *SMALL) == 0
     assert not load_weights(still / "numpy-last.safetensors")["blocks.1.mlp.router.correction"].any()
+
+
+def test_an_optimizer_that_balances_is_the_optimizer_in_all_else():
+    class Optimizer:
+        lr = 0.5
+
+        def step(self, grads, lr=None):
+            self.seen = grads, lr
+
+    model = Mixtral(training_config.PRESETS["deepseek-nano"], rng=np.random.default_rng(0))
+    optimizer, watch = Optimizer(), RoutingWatch(model)
+    balanced = Balanced(optimizer, watch, 0.5)
+    model.loss(np.arange(9)[None], np.arange(9)[None])
+    balanced.step({"w": 1}, lr=0.25)
+    assert optimizer.seen == ({"w": 1}, 0.25) and balanced.lr == 0.5
+    assert set(model.state_dict()["blocks.1.mlp.router.correction"]) <= {-0.5, 0.0, 0.5}
+    assert watch.take()                                                      # what it looked at is still there for the metrics
 
 
 @pytest.mark.slow
