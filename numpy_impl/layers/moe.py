@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank, choice, demand, same_shape
+from byhand.checks import at_least_rank, booleans, choice, demand, floats, same_shape
 from byhand.configs.mixtral import DROPPED
 from byhand.noise import Noise, at
 from numpy_impl.layers._routed import Routes, Routing
@@ -79,15 +79,17 @@ class MoE(Module):
 
         The experts see no padding: of it, y holds what the shared expert gives.
         """
+        floats("MoE", x=x)
         at_least_rank("MoE", 1, x=x)
+        booleans("MoE", real=real)
         same_shape("MoE", x.shape[:-1], real=real)
         lead, n = x.shape[:-1], math.prod(x.shape[:-1])
-        rows = x.reshape(n, x.shape[-1])                                                                # (N, D)
-        sent, router_backward = self.router.forward(rows, real=None if real is None else real.reshape(n), noise=at(noise, "router"))
+        rows, real = x.reshape(n, x.shape[-1]), None if real is None else real.reshape(n)               # (N, D), (N,)
+        sent, router_backward = self.router.forward(rows, real=real, noise=at(noise, "router"))
         y, experts_backward = self.experts.forward(rows, sent.weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
         stays = self.dropped == "residual" and self.router.choice != "expert"
         if stays:
-            lost = _lost(sent)                                                                          # (N, k)
+            lost = _lost(sent, real)                                                                    # (N, k)
             share = np.where(lost, sent.weights, 0).sum(1, keepdims=True)                               # (N, 1)
             y = y + share * rows
         if self.shared is not None:
@@ -127,11 +129,12 @@ class MoE(Module):
         return gate * h, backward
 
 
-def _lost(sent: Assignment) -> NDArray:
-    """(N, k) booleans: the choices that found no place."""
+def _lost(sent: Assignment, real: NDArray | None) -> NDArray:
+    """(N, k) booleans: the choices that found no place; those of padding looked for none."""
     lost = np.ones(sent.weights.size, bool)
     lost[sent.slots] = False
-    return lost.reshape(sent.weights.shape)
+    lost = lost.reshape(sent.weights.shape)
+    return lost if real is None else lost & real[:, None]
 
 
 def _named(result: tuple[NDArray, Any], name: str) -> tuple[NDArray, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import booleans, exact_rank, same_shape, size
+from byhand.checks import booleans, exact_rank, floats, same_shape, size
 from byhand.configs.mixtral import routing_options
 from byhand.noise import Noise, at
 from numpy_impl.layers._fill import fill_uniform
@@ -98,6 +98,7 @@ class Router(Module):
 
         Padding is sent nowhere, and takes no place.
         """
+        floats("Router", x=x)
         exact_rank("Router", 2, x=x)
         booleans("Router", real=real)
         same_shape("Router", x.shape[:1], real=real)

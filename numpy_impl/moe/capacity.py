@@ -97,8 +97,8 @@ def within_capacity(
     """
     size("within_capacity", experts=experts, limit=limit)
     choice("within_capacity", ("choice", "token", "weight"), order=order)
-    at_least_rank("within_capacity", 1, ids=ids)
     ids_below("within_capacity", experts, ids=ids)
+    at_least_rank("within_capacity", 1, ids=ids)
     if order == "weight":
         given("within_capacity", weights=weights)
     floats("within_capacity", weights=weights)
@@ -113,7 +113,9 @@ def within_capacity(
         turn = np.moveaxis(turn.reshape(ids.shape), -1, 0).ravel()
     if order == "weight" and weights is not None:
         turn = turn[np.argsort(-weights.ravel()[turn], kind="stable")]
-    goes = ids if mask is None else np.where(mask[..., None], ids, experts)  # padding goes to an expert of its own, one past the last
+    goes = ids.astype(np.int64)
+    if mask is not None:
+        goes[~mask] = experts                                                # padding goes to an expert of its own, one past the last
     goes = goes.ravel()[turn]
     # A stable sort brings the choices of each expert together and leaves them in their order: a choice's place in the queue is its
     # distance from where its expert begins.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank, choice, demand, same_shape
+from byhand.checks import at_least_rank, booleans, choice, demand, floats, same_shape
 from byhand.configs.mixtral import DROPPED
 from byhand.noise import Noise, at
 from torch_impl.layers._routed import Routes, Routing
@@ -46,17 +46,20 @@ class MoE(nn.Module):
 
     def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
         """x (..., D), real (...) booleans, which tokens are no padding -> y (..., D), what the router did."""
+        floats("MoE", x=x)
         at_least_rank("MoE", 1, x=x)
+        booleans("MoE", real=real)
         same_shape("MoE", x.shape[:-1], real=real)
         lead, n = x.shape[:-1], math.prod(x.shape[:-1])
-        rows = x.reshape(n, x.shape[-1])                                                                # (N, D)
-        sent = self.router(rows, real=None if real is None else real.reshape(n), noise=at(noise, "router"))
+        rows, real = x.reshape(n, x.shape[-1]), None if real is None else real.reshape(n)               # (N, D), (N,)
+        sent = self.router(rows, real=real, noise=at(noise, "router"))
         weights = sent.weights.to(x.dtype)
         y = self.experts(rows, weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
         if self.dropped == "residual" and self.router.choice != "expert":
             lost = torch.ones(weights.numel(), dtype=torch.bool, device=x.device)
             lost[sent.slots] = False
-            y = y + torch.where(lost.reshape(weights.shape), weights, 0).sum(-1, keepdim=True) * rows
+            lost = lost.reshape(weights.shape) if real is None else lost.reshape(weights.shape) & real[:, None]
+            y = y + torch.where(lost, weights, 0).sum(-1, keepdim=True) * rows
         if self.shared is not None:
             always = self.shared(rows, noise=at(noise, "shared"))
             y = y + (always if self.shared_gate is None else self.shared_gate(rows).sigmoid() * always)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import booleans, exact_rank, same_shape, size
+from byhand.checks import booleans, exact_rank, floats, same_shape, size
 from byhand.configs.mixtral import routing_options
 from byhand.noise import Noise, at
 from torch_impl.moe.capacity import capacity, within_capacity
@@ -61,21 +61,22 @@ class Router(nn.Module):
         self.register_buffer("correction", torch.zeros(n_experts, dtype=exact, device=device) if correction else None)
 
     def forward(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> Assignment:
+        floats("Router", x=x)
         exact_rank("Router", 2, x=x)
         booleans("Router", real=real)
         same_shape("Router", x.shape[:1], real=real)
         real = torch.ones(len(x), dtype=torch.bool, device=x.device) if real is None else real
-        logits = self._logits(x.to(torch.promote_types(x.dtype, torch.float32)), noise)
+        logits = self._logits(_exact(x), noise)
         if self.choice == "expert":
             return self._experts_choose(logits, real)
         return self._tokens_choose(logits, real, balanced=self.choice == "sinkhorn" and noise is not None)
 
     def _logits(self, x: Tensor, noise: Noise | None) -> Tensor:
         x = jitter(x, eps=self.jitter, noise=at(noise, "jitter"))
-        logits = linear(x, self.weight.to(x.dtype))
+        logits = linear(x, _exact(self.weight))
         if self.spread is None:
             return logits
-        return noisy_logits(logits, linear(x, self.spread.to(x.dtype)), noise=at(noise, "noisy"))
+        return noisy_logits(logits, linear(x, _exact(self.spread)), noise=at(noise, "noisy"))
 
     def _tokens_choose(self, logits: Tensor, real: Tensor, *, balanced: bool) -> Assignment:
         """Every token takes k experts."""
@@ -85,7 +86,7 @@ class Router(nn.Module):
             with torch.no_grad():
                 by = logits.clone()
                 by[real] = sinkhorn(logits[real])                           # padding has no part in what is even
-        correction = None if self.correction is None else self.correction.to(logits.dtype)
+        correction = None if self.correction is None else _exact(self.correction)
         weights, _, ids = router(logits, k=self.k, bias=correction, by=by, **self.options)
         kept = real[:, None].expand(ids.shape)
         if self.capacity_factor is not None:
@@ -104,6 +105,11 @@ class Router(nn.Module):
         tokens, counts = ids[taken], taken.sum(-1)
         kept = _computed(tokens, counts, n)
         return Assignment(weights, logits, tokens, taken.flatten().nonzero()[:, 0], counts, kept, kept)
+
+
+def _exact(array: Tensor) -> Tensor:
+    """In float32, if it has less."""
+    return array.to(torch.promote_types(array.dtype, torch.float32))
 
 
 def _computed(tokens: Tensor, counts: Tensor, n: int) -> Tensor:

@@ -38,8 +38,8 @@ def within_capacity(
     """
     size("within_capacity", experts=experts, limit=limit)
     choice("within_capacity", ("choice", "token", "weight"), order=order)
-    at_least_rank("within_capacity", 1, ids=ids)
     ids_below("within_capacity", experts, ids=ids)
+    at_least_rank("within_capacity", 1, ids=ids)
     if order == "weight":
         given("within_capacity", weights=weights)
     floats("within_capacity", weights=weights)
@@ -52,7 +52,8 @@ def within_capacity(
     turn = numbers if order == "token" else numbers.view(ids.shape).movedim(-1, 0).flatten()
     if order == "weight" and weights is not None:
         turn = turn[weights.detach().flatten()[turn].sort(descending=True, stable=True).indices]
-    goes = ids if mask is None else ids.masked_fill(~mask[..., None], experts)  # padding goes to an expert of its own, one past the last
+    goes = ids.long()
+    goes = goes if mask is None else goes.masked_fill(~mask[..., None], experts)  # padding goes to an expert of its own, past the last
     goes, queue = goes.flatten()[turn].sort(stable=True)
     place = numbers - torch.searchsorted(goes, goes)                             # from where the choice's expert begins
     return torch.empty_like(turn, dtype=torch.bool).scatter_(0, turn[queue], (place < limit) & (goes < experts)).view(ids.shape)

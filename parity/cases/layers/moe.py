@@ -21,9 +21,7 @@ def dense(side, module, x, noise=None):
         lost[side.numpy(sent.slots)] = False
         want = want + (sent.weights * side.array(lost.reshape(tuple(sent.weights.shape)))).sum(-1)[:, None] * rows
     if module.shared is not None:
-        always = _value(side, module.shared.forward(rows, noise=at(noise, "shared")))
-        gate = 1 if module.shared_gate is None else _value(side, side.get("ops.sigmoid")(_value(side, module.shared_gate.forward(rows))))
-        want = want + gate * always
+        want = want + _always(side, module, rows, noise)
     yield "y", _value(side, module.forward(x, noise=noise)), want.reshape(x.shape)
 
 
@@ -35,8 +33,9 @@ def tells(side, module, x, noise=None):
         y, (routing,) = module.routed(x, noise=noise)
         yield "y", y, module(x, noise=noise)
         yield "chosen", tuple(routing.chosen.shape), (*lead, module.router.n_experts)
-        _, (padded,) = module.routed(x, real=side.array(real), noise=noise)
+        y, (padded,) = module.routed(x, real=side.array(real), noise=noise)
         yield "padding computed", int(side.numpy(padded.kept)[~real].sum()), 0
+        yield "padding", y[side.array(~real)], _always(side, module, x, noise)[side.array(~real)]
         return
     y, (routing,), backward = module.routed(x, noise=noise)
     yield "y", y, module(x, noise=noise)
@@ -51,10 +50,17 @@ def tells(side, module, x, noise=None):
         yield "dweight by the logits", grads["router"]["weight"], grads_of_y["router"]["weight"] + flat.T @ rows
     y, (routing,), _ = module.routed(x, real=real, noise=noise)
     yield "padding computed", int(routing.kept[~real].sum()), 0
-    if module.router.choice == "token" and module.router.capacity_factor is None and module.dropped == "zero":
+    yield "padding", y[~real], _always(side, module, x, noise)[~real]
+    if module.router.choice == "token" and module.router.capacity_factor is None:
         yield "what is no padding", y[real], module(x, noise=noise)[real]
-        nothing = np.zeros_like(y) if module.shared is None else module._shared(x.reshape(-1, x.shape[-1]), noise)[0].reshape(x.shape)
-        yield "padding", y[~real], nothing[~real]
+
+
+def _always(side, module, x, noise):
+    """What every token gets, padding too: the shared expert's output, or 0."""
+    if module.shared is None:
+        return 0 * x
+    always = _value(side, module.shared.forward(x, noise=at(noise, "shared")))
+    return always if module.shared_gate is None else _value(side, side.get("ops.sigmoid")(_value(side, module.shared_gate.forward(x)))) * always
 
 
 def _value(side, result):
@@ -80,6 +86,7 @@ _SMALL = dict(d_model=2, d_hidden=3, n_experts=4, k=2)
         dict(init=_SMALL | dict(groups=3)),
         dict(init=_SMALL, call=dict(x=array())),
         dict(init=_SMALL, call=dict(x=array(2, 3))),
+        dict(init=_SMALL, call=dict(x=np.ones((3, 2), np.int64))),
         dict(init=_SMALL, call=dict(x=np.array([[np.nan, 0.0]]))),
     ],
 )

@@ -101,6 +101,8 @@ _SMALL = dict(d_model=2, n_experts=4, k=2)
         dict(init=_SMALL | dict(choice="expert", capacity_factor=1.0)),
         dict(init=_SMALL, call=dict(x=array(2))),
         dict(init=_SMALL, call=dict(x=array(2, 3))),
+        dict(init=_SMALL, call=dict(x=np.ones((3, 2), np.int64))),
+        dict(init=_SMALL, call=dict(x=np.ones((3, 2), np.float32), real=[True, False, True])),
         dict(init=_SMALL, call=dict(x=np.array([[0.0, np.nan]]))),
         dict(init=_SMALL, call=dict(x=array(3, 2), real=mask(2))),
         dict(init=_SMALL, call=dict(x=array(3, 2), real=array(3))),
