@@ -98,15 +98,24 @@ def shared() -> dict[str, Subject]:
 
 
 def _built_on(component: Component) -> frozenset[str]:
-    """What a component's file imports, and what is imported there by files that hold no component."""
+    """What a component's file imports, and what is imported there by files that hold no component or a class that it derives from."""
     holding = {module_of(c) for c in components().values()}
     found: set[str] = set()
     waiting = [module_of(component)]
     while waiting:
-        new = imports(waiting.pop()) - found
+        module = waiting.pop()
+        new, derived = imports(module) - found, _bases(module)
         found |= new
-        waiting += [module for module in new if module.startswith("numpy_impl.") and module not in holding]
+        waiting += [name for name in new if name.startswith("numpy_impl.") and (name not in holding or name in derived)]
     return frozenset(found)
+
+
+def _bases(module: str) -> frozenset[str]:
+    """The modules from which a module imports what its classes derive from."""
+    tree = ast.parse(text_of(module))
+    bases = {base.id for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases if isinstance(base, ast.Name)}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return frozenset(str(node.module) for node in imported if bases & {alias.name for alias in node.names})
 
 
 def _equivalents_of_shared(module: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from parity import judge, workers
 from parity import mutants as runner
 from parity.mutate import mutants
 from parity.registry import Component, find
-from parity.study import Study, Subject, of_component, shared, subject, summary, text_of
+from parity.study import Study, Subject, of_component, shared, subject, summary, text_of, unreached
 
 LAYER_NORM = inspect.getsource(numpy_impl.ops.layer_norm)
 
@@ -271,6 +271,11 @@ def test_every_definition_with_something_to_mutate_belongs_to_a_component_or_to_
     assert "Optimizer" in subject("optim/optimizer.py").publics
     assert {c.name for c in subject("optim/optimizer.py").judges} >= {"optim.SGD", "optim.Adam", "optim.AdamW"}
     assert not any(s.module == "numpy_impl.ops.layer_norm" for s in shared().values())
+
+
+def test_every_such_file_has_a_judge_even_where_only_shared_files_and_base_classes_import_it():
+    assert set(unreached()) == {s.module for s in shared().values()}
+    assert {c.name for c in subject("models/_routing_loss.py").judges} >= {"models.Llama", "models.Mixtral"}
 
 
 @pytest.mark.parametrize("names, want", [(["layer_norm"], {"ops.layer_norm"}), (["optim/optimizer.py"], {"optim/optimizer.py"})])
