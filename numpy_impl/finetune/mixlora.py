@@ -21,6 +21,7 @@ from numpy_impl.layers._fill import fill_normal
 from numpy_impl.layers._routed import Routes, Routing
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.module import Module
+from numpy_impl.layers.moe import MoE
 from numpy_impl.moe.permute import permute, plan, unpermute
 from numpy_impl.moe.router import router
 from numpy_impl.ops.linear import linear
@@ -108,7 +109,7 @@ class MixLoRA(OnFrozen):
         """Expert e, from memory or from the loader."""
         if self.loader is None:
             return self.experts[e]
-        arrays = self.loader(e)
+        arrays = {name: np.asarray(array, self.router.weight.dtype) for name, array in self.loader(e).items()}
         check_arrays("MixLoRA", arrays, shapes(self.d_model, self.d_hidden, self.r))
         return self._made(arrays)
 
@@ -205,7 +206,7 @@ def apply_mixlora(model: Any, config: MixLoRAConfig, *, loader: Callable[[str, i
 
     Raises
     ------
-    ValueError   if the model has no gated feed-forward layer or has MixLoRA already, adapters stand on one's projections, or a target of
+    ValueError   if the model has no gated feed-forward layer or has experts already, adapters stand on one's projections, or a target of
                  the config means nothing or lies within one; nothing has been changed then
 
     Examples
@@ -223,7 +224,8 @@ def apply_mixlora(model: Any, config: MixLoRAConfig, *, loader: Callable[[str, i
     who = "apply_mixlora"
     demand(who, isinstance(config, MixLoRAConfig), "a MixLoRAConfig", config=config)
     modules = dict(model.modules())
-    demand(who, not any(isinstance(module, MixLoRA) for module in modules.values()), "a model without MixLoRA", model=type(model).__name__)
+    routers = [name for name, module in modules.items() if isinstance(module, (MixLoRA, MoE))]
+    demand(who, not routers, "a model whose feed-forward layers have no experts", experts=routers)
     bases = {name: module for name, module in modules.items() if isinstance(module, GatedFeedForward)}
     demand(who, bool(bases), "a model with gated feed-forward layers, a Llama for one", model=type(model).__name__)
     for base in bases.values():

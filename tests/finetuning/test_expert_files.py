@@ -65,6 +65,26 @@ def test_from_files_it_computes_the_same_bits_within_its_memory(room, whole, sav
     assert files.loads == (12 if room is None else 24)                           # one after the other, the next is always one that went
 
 
+@pytest.mark.parametrize("side", [Llama, TorchLlama])
+def test_experts_of_another_precision_become_the_models_own(side, whole, saved, tmp_path):
+    wide = {name: array.astype(np.float64) for name, array in whole.parameters().items()}
+    model, want = plain(side), plain(side)
+    ExpertFiles(save_experts(tmp_path / "wide", config=MIXLORA, state=wide)).attach(model)
+    ExpertFiles(saved).attach(want)
+    ids = IDS if side is Llama else torch.from_numpy(IDS)
+    with torch.no_grad():
+        assert np.array_equal(model(ids), want(ids))
+
+
+@pytest.mark.parametrize("side", [Llama, TorchLlama])
+def test_a_model_with_experts_in_files_refuses_a_backward(side, saved):
+    model, ids = plain(side), IDS if side is Llama else torch.from_numpy(IDS)
+    ExpertFiles(saved).attach(model)
+    loss = model.loss(ids, ids)
+    with pytest.raises(ValueError, match="a loader, which is for inference"):
+        loss[1]() if side is Llama else loss.backward()
+
+
 def test_only_experts_that_have_tokens_are_read(whole, saved):
     files, model = ExpertFiles(saved), plain()
     files.attach(model)

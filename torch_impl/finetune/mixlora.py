@@ -20,6 +20,7 @@ from torch_impl.finetune.lora import lora_scaling
 from torch_impl.finetune.manager import apply_lora
 from torch_impl.layers._routed import Routes, Routing
 from torch_impl.layers.gated_feed_forward import GatedFeedForward
+from torch_impl.layers.moe import MoE
 from torch_impl.moe.permute import permute, plan, unpermute
 from torch_impl.moe.router import router
 
@@ -38,12 +39,24 @@ class _Router(nn.Module):
         return F.linear(x.to(dtype), self.weight.to(dtype))
 
 
+class _ForInference(torch.autograd.Function):
+    """y as it is. A backward is refused: to leave out what came through the experts would make all gradients before them wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, *inputs: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> Any:
+        fail("MixLoRA", "its experts in memory for a backward", "a loader, which is for inference")
+
+
 class MixLoRA(nn.Module):
     """y = Σ_e p_e(x) · E_e(x)  over the k experts that the router chooses for x, each a low-rank update of the frozen layer.
 
     base : GatedFeedForward with projections plain or in 4 bits. x (..., D) -> y (..., D). router.weight (E, D);
     experts.0.gate_proj.lora_A (R, D), experts.0.gate_proj.lora_B (F, R) … With a `loader`, expert e -> its arrays by name, the layer holds
-    no experts, asks for those that have tokens, and computes no gradients.
+    no experts, asks for those that have tokens, and refuses a backward.
     """
 
     def __init__(self, base: GatedFeedForward, *, n_experts: int, k: int = 2, r: int = 8, alpha: float = 16.0, rslora: bool = False,
@@ -100,6 +113,8 @@ class MixLoRA(nn.Module):
             y_rows = self.base.down_proj(h, noise=at(base_noise, "down_proj")) + delta            # (M, D)
             weights = choice.weights.reshape(-1)[way.slots].to(y_rows.dtype)
             y = unpermute(y_rows, weights, tokens=way.tokens, n=n)
+        if self.loader is not None:
+            y = _ForInference.apply(y, x, self.router.weight)
         nothing = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
         wanted = nothing.scatter(-1, choice.ids, True)
         computed = wanted if kept is None else nothing.scatter(-1, choice.ids, kept)
@@ -120,7 +135,8 @@ def apply_mixlora(model: nn.Module, config: MixLoRAConfig, *, loader: Callable[[
     who = "apply_mixlora"
     demand(who, isinstance(config, MixLoRAConfig), "a MixLoRAConfig", config=config)
     modules = {name: module for name, module in model.named_modules() if name}
-    demand(who, not any(isinstance(module, MixLoRA) for module in modules.values()), "a model without MixLoRA", model=type(model).__name__)
+    routers = [name for name, module in modules.items() if isinstance(module, (MixLoRA, MoE))]
+    demand(who, not routers, "a model whose feed-forward layers have no experts", experts=routers)
     bases = {name: module for name, module in modules.items() if isinstance(module, GatedFeedForward)}
     demand(who, bool(bases), "a model with gated feed-forward layers, a Llama for one", model=type(model).__name__)
     for base in bases.values():

@@ -8,10 +8,12 @@ import numpy as np
 
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
+from byhand.configs.mixtral import MixtralConfig
 from numpy_impl.layers.module import flatten
 
 GPT2 = GPT2Config(vocabulary=5, max_length=6, d_model=4, n_layers=2, n_heads=2)
 LLAMA = LlamaConfig(vocabulary=5, max_length=6, d_model=6, n_layers=2, n_heads=2, n_kv_heads=1, head_width=4, d_hidden=6)
+MIXTRAL = MixtralConfig(vocabulary=5, max_length=6, d_model=8, n_layers=2, n_heads=2, d_hidden=6, n_experts=3, d_shared=4, dense=(0,))
 IDS, TARGETS = np.array([[1, 4, 2], [3, 0, 3]]), np.array([[4, 2, 1], [0, 3, -100]])
 
 

@@ -8,7 +8,7 @@ from byhand.configs.lora import LoRAConfig
 from byhand.configs.mixlora import MixLoRAConfig
 from numpy_impl.layers.module import Module, flatten
 from parity.cases import array, case, dims, flag, left_out, mask, maybe, noise, number, one_of, size
-from parity.cases.finetune._models import GPT2, IDS, LLAMA, TARGETS, fill, made, plain_copy, trainable
+from parity.cases.finetune._models import GPT2, IDS, LLAMA, MIXTRAL, TARGETS, fill, made, plain_copy, trainable
 from parity.cases.quantize.int8 import codes
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -206,15 +206,15 @@ def from_a_loader(side, module, x, real=None, noise=None):
     active = np.flatnonzero(side.numpy(told.chosen).reshape(-1, layer.n_experts).any(0)).tolist()
     yield "asked for", asked == active, True
     yield "holds", any("experts" in name for name in lazy.state_dict()), False
-    if side.name == "numpy":
-        try:
-            lazy.forward(x)[1](x)
-        except ValueError as error:
-            yield "backward", "a loader, which is for inference" in str(error), True
-        else:
-            yield "backward", "refused", "it was not"
+    halves = like(side, layer, layer.base, loader=lambda e: {name: side.numpy(each).astype(np.float16) for name, each in loader(e).items()})
+    halves.router.load_state_dict({"weight": layer.router.weight})
+    yield "another precision's dtype", halves(x).dtype == told.y.dtype, True
+    try:
+        gradients(side, lazy, x, x)
+    except ValueError as error:
+        yield "backward", "a loader, which is for inference" in str(error), True
     else:
-        yield "gradient", lazy(x).requires_grad, False
+        yield "backward", "refused", "it was not"
     for wrong in ({}, {name: each[:, :-1] for name, each in loader(0).items()}):
         spoilt = like(side, layer, layer.base, loader=lambda e, wrong=wrong: wrong)
         try:
@@ -382,6 +382,7 @@ def apply(side, *, model, config, quantized=False, before=None, after=None, lazi
     refuses=[
         dict(model=LLAMA, config={}, twice=True),
         dict(model=GPT2, config={}),
+        dict(model=MIXTRAL, config={}),
         dict(model=LLAMA, config=dict(attention=("up_proj",))),
         dict(model=LLAMA, config=dict(attention=("q_prj",))),
         dict(model=LLAMA, config=dict(attention=("mlp",))),
