@@ -193,8 +193,9 @@ def _experts_of(who: str, adapter: str | None, memory: str | None = None) -> Exp
     """MixLoRA's experts in that directory, or in that of a run that has ended; None: it is no such adapter."""
     amount = None
     if memory is not None:
-        kind, value = parse_budget(memory)
-        demand(who, kind == "bytes", "expert_memory as a number of bytes, 64MB say", expert_memory=memory)
+        needs = "expert_memory as a number of bytes, 64MB say"
+        kind, value = parse_budget(memory, who=who, needs=needs)
+        demand(who, kind == "bytes", needs, expert_memory=memory)
         amount = int(value)
     for directory in () if adapter is None else (Path(adapter), Path(adapter) / "adapter"):
         if (directory / ABOUT).is_file():

@@ -60,8 +60,9 @@ def with_budget(model: Any, config: FinetuneConfig) -> LoRAConfig:
     return plan.config(lora)
 
 
-def parse_budget(text: str) -> tuple[str, float]:
-    """("parameters", n), ("bytes", n) or ("share", 0 … 1).
+def parse_budget(text: str, *, who: str = "finetune",
+                 needs: str = "a budget such as '20000 parameters', '2MB' or '5%'") -> tuple[str, float]:
+    """("parameters", n), ("bytes", n) or ("share", 0 … 1); `who` reads it, and says what it needs.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def parse_budget(text: str) -> tuple[str, float]:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|parameters|[kMG]?B|[KMG]iB)?\s*", text)
     if not found:
-        fail("finetune", "a budget such as '20000 parameters', '2MB' or '5%'", f"budget={text!r}")
+        fail(who, needs, repr(text))
     assert found
     value, unit = float(found[1]), found[2] or "parameters"
     if unit == "%":

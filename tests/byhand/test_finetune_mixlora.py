@@ -116,6 +116,8 @@ def refused(capsys, *arguments):
     (["--targets", "up_proj"], "attention targets outside the feed-forward layers"),
     (["--targets", "q_prj"], "near: q_proj"),
     (["--base", "gpt2-nano"], "a model with gated feed-forward layers"),
+    (["--base", "mixtral-nano"], "a model whose feed-forward layers have no experts; got experts ['blocks.0.mlp"),
+    (["--base", "deepseek-nano"], "a model whose feed-forward layers have no experts; got experts ['blocks.1.mlp']"),
     (["--dora"], "dora False for method 'mixlora'"),
     (["--start", "pissa"], "start 'kaiming' for method 'mixlora'"),
     (["--budget", "5%"], "method 'lora' for a budget"),
@@ -126,7 +128,9 @@ def test_an_option_that_will_not_do(options, complaint, tmp_path, capsys):
 
 
 def test_what_generate_and_merge_refuse(tuned, tmp_path, capsys):
-    assert "expert_memory as a number of bytes" in refused(capsys, "generate", "--adapter", tuned, "--expert-memory", "5%")
+    for amount in ("5%", "lots", "64"):
+        complaint = refused(capsys, "generate", "--adapter", tuned, "--expert-memory", amount)
+        assert "generate needs expert_memory as a number of bytes, 64MB say; got " in complaint and f"'{amount}'" in complaint
     assert "memory for an expert" in refused(capsys, "generate", "--adapter", tuned, "--expert-memory", "10B")
     assert "an adapter of MixLoRA" in refused(capsys, "generate", "llama-nano", "--expert-memory", "5MB")
     for adapter in (tuned, tuned / "adapter"):
