@@ -24,9 +24,12 @@ from numpy_impl.layers.module import flatten
 from numpy_impl.models.llama import Llama
 from numpy_impl.optim.adamw import AdamW
 from torch_impl.finetune.mixlora import MixLoRA as TorchMixLoRA
+from torch_impl.finetune.mixlora import apply_mixlora as torch_apply_mixlora
 from torch_impl.layers.gated_feed_forward import GatedFeedForward as TorchGatedFeedForward
+from torch_impl.models.llama import Llama as TorchLlama
 
 CONFIG = LlamaConfig(vocabulary=9, max_length=8, d_model=16, n_layers=2, n_heads=2, d_hidden=24)
+CONFIG_OF_12 = LlamaConfig(vocabulary=9, max_length=12, d_model=16, n_layers=2, n_heads=2, d_hidden=24)
 
 
 def random_llama():
@@ -73,6 +76,46 @@ def test_the_balance_loss_spreads_tokens_over_the_experts():
                 array *= 20                                        # so that it begins uneven
         _, uneven[balance] = train(model, 30, 0.02)
     assert uneven[0.5] < 2 < uneven[0.0]
+
+
+def expert_gradients(side, model, ids, targets):
+    """(gradients of the experts by name, the experts that each token chose, layer by layer (T, E))."""
+    routes: list[Any] = []
+    model.watch = routes.append
+    if side is Llama:
+        _, backward = model.loss(ids, targets)
+        grads = flatten(backward())
+    else:
+        model.loss(torch.from_numpy(ids), torch.from_numpy(targets)).backward()
+        grads = {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy() for name, p in model.named_parameters() if p.requires_grad}
+    model.watch = None
+    return {name: grad for name, grad in grads.items() if ".experts." in name}, [np.asarray(one.chosen)[0] for one in routes[0]]
+
+
+@pytest.mark.parametrize("side", [Llama, TorchLlama])
+@pytest.mark.parametrize("token", [0, 3, 11])
+def test_of_one_token_s_loss_only_experts_on_its_way_have_a_gradient(side, token):
+    """The last layer's are those that the token chose. A layer further down it sees by attention: those that a token up to it chose.
+
+    (With a balance loss, the routers of the last layer would send gradients to every token's experts further down.)
+    """
+    model, rng = side(CONFIG_OF_12), np.random.default_rng(0)
+    (apply_mixlora if side is Llama else torch_apply_mixlora)(model, MixLoRAConfig(n_experts=8, k=2, r=2, balance=0))
+    with torch.no_grad():
+        for array in model.state_dict().values():
+            values = rng.normal(0, 0.5, tuple(array.shape)).astype(np.float32)
+            array[...] = values if side is Llama else torch.from_numpy(values)
+    ids = rng.integers(0, 9, (1, 12))
+    targets = np.full((1, 12), -100)
+    targets[0, token] = 4
+    grads, (below, above) = expert_gradients(side, model, ids, targets)
+    idle = 0
+    for layer, reached in ((0, below[:token + 1].any(0)), (1, above[token])):
+        for e in range(8):
+            found = {name: grad.any() for name, grad in grads.items() if name.startswith(f"blocks.{layer}.mlp.experts.{e}.")}
+            assert len(found) == 6 and set(found.values()) == {bool(reached[e])}, (layer, e, found)
+            idle += not reached[e] and (below, above)[layer][:, e].any()
+    assert idle                                                    # an expert with tokens, and none of them on the way
 
 
 def test_lora_adapters_come_and_go_beside_it():
