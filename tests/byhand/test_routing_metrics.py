@@ -10,7 +10,7 @@ import torch
 from byhand.configs.mixlora import MixLoRAConfig
 from byhand.configs.mixtral import MixtralConfig
 from byhand.routing_metrics import LayerRouting, RoutingWatch, average, layer_routing, routing_layers, tally
-from numpy_impl.finetune.mixlora import apply_mixlora
+from numpy_impl.finetune.mixlora import MixLoRA, apply_mixlora
 from numpy_impl.models.mixtral import Mixtral
 from numpy_impl.moe.load_balance import load_balance
 from numpy_impl.ops.sigmoid import sigmoid
@@ -135,7 +135,8 @@ def test_experts_of_mixlora_are_watched_too():
 
 def test_a_router_within_what_a_router_sends_to_is_not_told_of():
     model = Mixtral(MixtralConfig(**CONFIG | dict(dense=()), d_shared=4), rng=np.random.default_rng(0))
-    apply_mixlora(model, MixLoRAConfig(n_experts=4, r=2), rng=np.random.default_rng(1))     # of the shared experts
+    for block in model.blocks.layers:
+        block.mlp.shared = MixLoRA(block.mlp.shared, n_experts=4, r=2, rng=np.random.default_rng(1))
     (_, one, _) = watched(model, [np.arange(9)[None]], lambda array: array)
     assert [(layer.layer, len(layer.utilisation)) for layer in one] == [(f"blocks.{i}.mlp", 5) for i in range(3)]
 
