@@ -38,9 +38,9 @@ class MixtralConfig(LlamaConfig):
     group_score : str       "max": a group is as good as its best expert; "top2": as the sum of its two best
     correction : bool       whether each router has a buffer that is added to the scores to choose by, and moved after every update towards
                             an even load, in place of a loss (Wang et al. 2024, arXiv:2408.15664)
-    choice : str            "token": a token takes its k best experts; "expert": an expert takes its k · N / E best tokens, so that no model
-                            that writes left to right can use it; "sinkhorn": as "token", but in training by scores that have been scaled
-                            to an even load
+    choice : str            "token": a token takes its k best experts; "expert": an expert takes its k · N / E best tokens, later ones too,
+                            so that a model that writes left to right is trained on what it will not have; "sinkhorn": as "token", but in
+                            training by scores that have been scaled to an even load
     capacity_factor : float the most that an expert computes, over an even share of all choices; None: whatever comes
     min_capacity : int      but never fewer than this many
     drop_order : str        who gets the places: "choice", all first choices before the second ones; "token", the earlier token; "weight"
@@ -93,6 +93,7 @@ class MixtralConfig(LlamaConfig):
         who = "MixtralConfig"
         if self.d_expert is None:
             object.__setattr__(self, "d_expert", self.d_hidden)
+        demand(who, isinstance(self.dense, (tuple, list)), "dense as a tuple of blocks", dense=self.dense)
         object.__setattr__(self, "dense", tuple(self.dense))
         size(who, d_expert=self.d_expert)
         if self.d_shared is not None:
@@ -145,8 +146,7 @@ class MixtralConfig(LlamaConfig):
         assert f and e  # __post_init__ has filled them in
         bias = 2 * f + d if self.mlp_bias else 0
         router = self.n_experts * d * (2 if self.noisy else 1)
-        shared = 3 * d * (self.d_shared or 0) + (2 * (self.d_shared or 0) + d if self.mlp_bias and self.d_shared else 0)
-        mixture = 3 * d * e * experts + router + shared + (d if self.shared_gate else 0)
+        mixture = 3 * d * (e * experts + (self.d_shared or 0)) + router + (d if self.shared_gate else 0)        # without biases
         sparse = self.n_layers - len(set(self.dense))
         return super().parameters + sparse * (mixture - 3 * f * d - bias)
 
@@ -201,10 +201,10 @@ MIXTRAL_PRESETS: dict[str, MixtralConfig] = {
         2048, 24, 16, 16, 5632, vocabulary=151936, max_length=8192, base=1e6, attention_bias="qkv", norm_eps=1e-6, n_experts=60, k=4,
         d_expert=1408, d_shared=5632, shared_gate=True, renormalise=False, balance=0.001, jointly=True,
     ),
-    # 16,375,728,128 and 2,828,650,496
+    # 16,375,728,128 and 2,828,650,496; DeepSeek's f is the k-th part of ours: 0.001 there is 0.001 / k here
     "deepseek-moe-16b": _mixtral(
         2048, 28, 16, 16, 10944, vocabulary=102400, max_length=4096, norm_eps=1e-6, n_experts=64, k=6, d_expert=1408, d_shared=2816,
-        dense=(0,), renormalise=False, balance=0.001, per_sequence=True,
+        dense=(0,), renormalise=False, balance=0.001 / 6, per_sequence=True,
     ),
     # for training on a laptop, bytes as tokens: a few wide experts, and many narrow ones beside a shared one, of equal active parameters
     "mixtral-nano": _mixtral(64, 2, 4, 2, 96, max_length=128, **_BYTES),

@@ -102,7 +102,6 @@ class Router(Module):
         exact_rank("Router", 2, x=x)
         booleans("Router", real=real)
         same_shape("Router", x.shape[:1], real=real)
-        real = np.ones(len(x), bool) if real is None else real
         logits, logits_backward = self._logits(x, noise)
         if self.choice == "expert":
             sent, choice_backward = self._experts_choose(logits, real)
@@ -132,17 +131,18 @@ class Router(Module):
 
         return logits, backward
 
-    def _tokens_choose(self, logits: NDArray, real: NDArray, *, balanced: bool) -> tuple[Assignment, Callable]:
+    def _tokens_choose(self, logits: NDArray, real: NDArray | None, *, balanced: bool) -> tuple[Assignment, Callable]:
         """Every token takes k experts; backward: dweights (N, k) -> dlogits."""
         n, e = logits.shape
-        by = None
-        if balanced and np.count_nonzero(real) > 1:                                     # one token alone would find all experts equal
+        wanted, by = n if real is None else int(np.count_nonzero(real)), None
+        if balanced and wanted > 1:                                                     # one token alone would find all experts equal
+            here = slice(n) if real is None else real
             by = logits.copy()
-            by[real] = sinkhorn(logits[real])[0]                                        # padding has no part in what is even
+            by[here] = sinkhorn(logits[here])[0]                                        # padding has no part in what is even
         (weights, scores, ids), router_backward = router(logits, k=self.k, bias=self.correction, by=by, **self.options)
-        kept = np.broadcast_to(real[:, None], ids.shape)
+        kept = None if real is None else np.broadcast_to(real[:, None], ids.shape)
         if self.capacity_factor is not None:
-            limit = capacity(tokens=int(real.sum()), experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
+            limit = capacity(tokens=wanted, experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
             kept = within_capacity(ids, experts=e, limit=limit, order=self.drop_order, weights=weights, mask=real)
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
         chosen = np.zeros((n, e), bool)
@@ -150,9 +150,10 @@ class Router(Module):
         sent = Assignment(weights, logits, tokens, slots, counts, chosen, _computed(tokens, counts, n))
         return sent, lambda dweights: router_backward(dweights, np.zeros_like(scores))
 
-    def _experts_choose(self, logits: NDArray, real: NDArray) -> tuple[Assignment, Callable]:
+    def _experts_choose(self, logits: NDArray, real: NDArray | None) -> tuple[Assignment, Callable]:
         """Every expert takes C tokens; backward: dweights (E, C) -> dlogits."""
         n, e = logits.shape
+        real = np.ones(n, bool) if real is None else real
         limit = capacity(tokens=int(real.sum()), experts=e, k=self.k)
         (weights, scores, ids), choice_backward = expert_choice(logits, limit=limit, score=self.score, mask=real)     # (E, C)
         taken = real[ids]                                                               # where all is padding, an expert takes none

@@ -21,8 +21,8 @@ def load_balance(
 ) -> tuple[NDArray, Callable]:
     """loss = E · Σ_e f_e · P_e,  with  f_e = the share of tokens that chose e  and  P_e = the mean score of e over the tokens.
 
-    f sums to k, the experts a token chooses. The loss is k where either the choices or the scores are spread evenly, and above it where
-    both lean to the same experts.
+    f sums to k, the experts a token chooses. For scores that sum to 1, the loss is k where either the choices or the scores are spread
+    evenly, and above it where both lean to the same experts. (DeepSeek divides f by k, so that its losses are the k-th part of these.)
 
     Parameters
     ----------

@@ -65,7 +65,6 @@ class Router(nn.Module):
         exact_rank("Router", 2, x=x)
         booleans("Router", real=real)
         same_shape("Router", x.shape[:1], real=real)
-        real = torch.ones(len(x), dtype=torch.bool, device=x.device) if real is None else real
         logits = self._logits(_exact(x), noise)
         if self.choice == "expert":
             return self._experts_choose(logits, real)
@@ -78,27 +77,30 @@ class Router(nn.Module):
             return logits
         return noisy_logits(logits, linear(x, _exact(self.spread)), noise=at(noise, "noisy"))
 
-    def _tokens_choose(self, logits: Tensor, real: Tensor, *, balanced: bool) -> Assignment:
+    def _tokens_choose(self, logits: Tensor, real: Tensor | None, *, balanced: bool) -> Assignment:
         """Every token takes k experts."""
         n, e = logits.shape
-        by = None
-        if balanced and int(real.sum()) > 1:                                # one token alone would find all experts equal
+        by, counting = None, balanced or self.capacity_factor is not None
+        wanted = n if real is None or not counting else int(real.sum())     # read back from the device only where it is used
+        if balanced and wanted > 1:                                         # one token alone would find all experts equal
             with torch.no_grad():
+                here = slice(n) if real is None else real
                 by = logits.clone()
-                by[real] = sinkhorn(logits[real])                           # padding has no part in what is even
+                by[here] = sinkhorn(logits[here])                           # padding has no part in what is even
         correction = None if self.correction is None else _exact(self.correction)
         weights, _, ids = router(logits, k=self.k, bias=correction, by=by, **self.options)
-        kept = real[:, None].expand(ids.shape)
+        kept = None if real is None else real[:, None].expand(ids.shape)    # without padding and capacity nothing is read back
         if self.capacity_factor is not None:
-            limit = capacity(tokens=int(real.sum()), experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
+            limit = capacity(tokens=wanted, experts=e, k=self.k, factor=self.capacity_factor, minimum=self.min_capacity)
             kept = within_capacity(ids, experts=e, limit=limit, order=self.drop_order, weights=weights, mask=real)
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
         chosen = torch.zeros(n, e, dtype=torch.bool, device=logits.device).scatter(-1, ids, True)
         return Assignment(weights, logits, tokens, slots, counts, chosen, _computed(tokens, counts, n))
 
-    def _experts_choose(self, logits: Tensor, real: Tensor) -> Assignment:
+    def _experts_choose(self, logits: Tensor, real: Tensor | None) -> Assignment:
         """Every expert takes C tokens."""
         n, e = logits.shape
+        real = torch.ones(n, dtype=torch.bool, device=logits.device) if real is None else real
         limit = capacity(tokens=int(real.sum()), experts=e, k=self.k)
         weights, _, ids = expert_choice(logits, limit=limit, score=self.score, mask=real)                     # (E, C)
         taken = real[ids]                                                   # where all is padding, an expert takes none

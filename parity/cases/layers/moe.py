@@ -60,7 +60,9 @@ def _always(side, module, x, noise):
     if module.shared is None:
         return 0 * x
     always = _value(side, module.shared.forward(x, noise=at(noise, "shared")))
-    return always if module.shared_gate is None else _value(side, side.get("ops.sigmoid")(_value(side, module.shared_gate.forward(x)))) * always
+    if module.shared_gate is None:
+        return always
+    return always * _value(side, side.get("ops.sigmoid")(_value(side, module.shared_gate.forward(x))))
 
 
 def _value(side, result):
