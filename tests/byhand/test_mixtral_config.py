@@ -38,7 +38,7 @@ def test_json_gives_it_back():
     configs = [*MIXTRAL_PRESETS.values(), MixtralConfig(**SIZES, dense=(1,), capacity_factor=0.5, top_groups=1, groups=2, d_shared=3)]
     for config in configs:
         assert MixtralConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
-    assert MixtralConfig(**SIZES, dense=[1, 0]).dense == (1, 0)
+    assert MixtralConfig(**SIZES | dict(dense=[1, 0])).dense == (1, 0)
 
 
 @pytest.mark.parametrize(("name", "total", "active"), [
