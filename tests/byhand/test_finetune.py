@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from byhand import checkpoint, cli
+from byhand.cli_adapters import is_large
 from byhand.finetune_config import FinetuneConfig, config_of_run
 from byhand.run_config import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("lora_*.yaml"))
-SMALL = ["--batch", "2", "--length", "16", "--validation-batches", "1", "--sample", "0", "--every", "100", "--text", __file__]
+SMALL = ["--batch", "2", "--length", "16", "--validation-batches", "1", "--sample", "0", "--every", "100", "--text", "list-operations"]
 METHODS = {
     "lora": ["--adapter-dropout", "0.2"],
     "dora": ["--dora", "--adapter-dropout", "0.2", "--bias", "all"],
@@ -37,8 +38,10 @@ def metrics(out):
 @pytest.mark.parametrize("base", ["llama-nano", "gpt2-nano"])
 @pytest.mark.parametrize("method", METHODS)
 def test_in_float64_both_implementations_walk_one_curve(method, base, tmp_path, capsys):
+    (tmp_path / "text").write_text("ab" * 999)                                         # so that every batch is as hard as the last
+    small = [tmp_path / "text" if word == "list-operations" else word for word in SMALL]
     options = ["--backend", "both", "--dtype", "float64", "--dropout", "0.1", "--lr", "0.02", "--accumulate", "2"]
-    assert run("finetune", "--base", base, "--steps", 4, "--out", tmp_path / "run", *SMALL, *options, *METHODS[method]) == cli.OK
+    assert run("finetune", "--base", base, "--steps", 4, "--out", tmp_path / "run", *small, *options, *METHODS[method]) == cli.OK
     printed = capsys.readouterr().out
     assert "The curves lie on each other" in printed and "NOT what they were" not in printed
     records = metrics(tmp_path / "run")
@@ -111,7 +114,7 @@ def test_targets_are_the_users_or_the_methods(tmp_path):
 def test_a_run_keeps_absolute_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("words.txt").write_text("one two three four\n" * 200)
-    options = [word for word in SMALL if word not in ("--text", __file__)]
+    options = [word for word in SMALL if word not in ("--text", "list-operations")]
     assert run("train", "--preset", "llama-nano", "--text", "words.txt", "--steps", 1, "--out", "base", *options) == cli.OK
     assert run("finetune", "--base", "base", "--text", "words.txt", "--steps", 2, "--out", "run", *options) == cli.OK
     before = {file.name: file.read_bytes() for file in Path("run/adapter").iterdir()}
@@ -160,4 +163,4 @@ def test_threads_are_the_runs_own_when_it_is_resumed(tmp_path, monkeypatch):
     assert run("finetune", "--base", "llama-nano", "--threads", 2, "--steps", 2, "--out", tmp_path / "run", *SMALL) == cli.OK
     assert run("finetune", "--resume", tmp_path / "run") == cli.OK
     assert seen == [2, 2]
-    assert cli._is_large("gpt2") and not cli._is_large("llama-nano") and not cli._is_large(str(tmp_path))
+    assert is_large("gpt2") and not is_large("llama-nano") and not is_large(str(tmp_path))
