@@ -53,8 +53,8 @@ def learner(options: "MultiTask", weights: Mapping[str, NDArray] | None = None, 
 
 
 def _by_hand(options: "MultiTask", weights: Mapping[str, NDArray] | None, adapters: Adapters, seed: int) -> Any:
+    from numpy_impl.finetune.apply_mixlora import apply_mixlora
     from numpy_impl.finetune.manager import apply_lora
-    from numpy_impl.finetune.mixlora import apply_mixlora
     from numpy_impl.models.llama import Llama
 
     rng = np.random.default_rng(seed)
@@ -108,8 +108,8 @@ class _Torch:
             import torch
         except ImportError as error:
             raise ValueError("multi_task needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
+        from torch_impl.finetune.apply_mixlora import apply_mixlora
         from torch_impl.finetune.manager import apply_lora
-        from torch_impl.finetune.mixlora import apply_mixlora
         from torch_impl.models.llama import Llama
 
         if options.device == "cuda":

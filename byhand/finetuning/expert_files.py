@@ -135,9 +135,9 @@ class ExpertFiles:
         who = f"ExpertFiles of {self.directory}"
         by_hand = hasattr(model, "unfreeze")
         if by_hand:
-            from numpy_impl.finetune.mixlora import apply_mixlora
+            from numpy_impl.finetune.apply_mixlora import apply_mixlora
         else:
-            from torch_impl.finetune.mixlora import apply_mixlora  # type: ignore[assignment]
+            from torch_impl.finetune.apply_mixlora import apply_mixlora  # type: ignore[assignment]
         layers = apply_mixlora(model, self.config, loader=self)
         demand(who, layers == list(self.layers), "the feed-forward layers of the model it was trained on", layers=layers)
         own = model.parameters() if by_hand else {name: p.data for name, p in model.named_parameters() if p.requires_grad}

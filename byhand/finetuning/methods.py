@@ -24,7 +24,7 @@ def adapt(side: str, model: Any, config: FinetuneConfig, rng: Any) -> tuple[Any,
         importlib.import_module(f"{room}.manager").apply_lora(model, lora, rng=rng)
         return model, lora
     if config.method == "mixlora":
-        importlib.import_module(f"{room}.mixlora").apply_mixlora(model, config.mixlora, rng=rng)
+        importlib.import_module(f"{room}.apply_mixlora").apply_mixlora(model, config.mixlora, rng=rng)
         return model, None
     options: dict[str, Any] = {} if config.targets is None else {"targets": config.targets}
     if config.method == "ia3":

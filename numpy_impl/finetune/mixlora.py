@@ -1,27 +1,20 @@
 """MixLoRA (Li et al. 2024, arXiv:2404.15159): a frozen feed-forward layer, and low-rank updates of it as its experts."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, demand, fail, floats, in_range, same_shape, size
-from byhand.configs.mixlora import MixLoRAConfig
-from byhand.configs.routing import RoutingLoss
 from byhand.noise import Noise, at
 from numpy_impl.finetune._expert import Expert, check_arrays, shapes, started
-from numpy_impl.finetune._managed import has_adapters, kind_of, outermost
-from numpy_impl.finetune._projections import OnFrozen, measure, need_projection
+from numpy_impl.finetune._projections import OnFrozen, measure, need_gated
 from numpy_impl.finetune.lora import lora_scaling
-from numpy_impl.finetune.manager import apply_lora
 from numpy_impl.layers._fill import fill_normal
 from numpy_impl.layers._routed import Routes, Routing
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.moe import MoE
 from numpy_impl.moe.permute import permute, plan, unpermute
 from numpy_impl.moe.router import router
 from numpy_impl.ops.linear import linear
@@ -91,7 +84,7 @@ class MixLoRA(OnFrozen):
     def __init__(self, base: GatedFeedForward, *, n_experts: int, k: int = 2, r: int = 8, alpha: float = 16.0, rslora: bool = False,
                  dropout: float = 0.0, renormalise: bool = True, loader: Loader | None = None, rng: np.random.Generator | None = None):
         who = "MixLoRA"
-        _need_gated(who, base)
+        need_gated(who, base)
         size(who, n_experts=n_experts, k=k, r=r)
         demand(who, k <= n_experts, "k <= n_experts", k=k, n_experts=n_experts)
         in_range(who, 0, 1, dropout=dropout)
@@ -184,72 +177,6 @@ class MixLoRA(OnFrozen):
     def _made(self, arrays: Mapping[str, NDArray]) -> Expert:
         base = self.base
         return Expert(arrays, activation=base.activation, scaling=self.scaling, dropout=self.dropout, hidden_dropout=base.dropout)
-
-
-def apply_mixlora(model: Any, config: MixLoRAConfig, *, loader: Callable[[str, int], Mapping[str, NDArray]] | None = None,
-                  rng: np.random.Generator | None = None) -> list[str]:
-    """Freeze the model, put MixLoRA in the place of every gated feed-forward layer, and let its loss keep the experts balanced.
-
-    Where the config names modules outside those layers, they get LoRA adapters called "default". What has adapters already keeps them, and
-    `apply_lora` may add more later: the model is frozen only by the first.
-
-    Parameters
-    ----------
-    model : Module           changed in place; its `routing_loss` weighs the load-balance loss
-    config : MixLoRAConfig
-    loader                   for inference: (the layer's dotted name, expert e) -> that expert's arrays by name
-    rng                      np.random.Generator of the starts
-
-    Returns
-    -------
-    names : list of str   of the feed-forward layers, in the model's order
-
-    Raises
-    ------
-    ValueError   if the model has no gated feed-forward layer or has experts already, adapters stand on one's projections, or a target of
-                 the config means nothing or lies within one; nothing has been changed then
-
-    Examples
-    --------
-    >>> from byhand.configs.llama import LlamaConfig
-    >>> from numpy_impl.models.llama import Llama
-    >>> model = Llama(LlamaConfig(vocabulary=7, max_length=8, d_model=8, n_layers=1, n_heads=2))
-    >>> apply_mixlora(model, MixLoRAConfig(n_experts=2, r=2, attention=("q_proj",)))
-    ['blocks.0.mlp']
-    >>> [name for name in model.parameters() if "experts.1" not in name and ".up_proj" not in name]   # doctest: +NORMALIZE_WHITESPACE
-    ['blocks.0.attn.q_proj.adapters.default.lora_A', 'blocks.0.attn.q_proj.adapters.default.lora_B', 'blocks.0.mlp.router.weight',
-     'blocks.0.mlp.experts.0.gate_proj.lora_A', 'blocks.0.mlp.experts.0.gate_proj.lora_B',
-     'blocks.0.mlp.experts.0.down_proj.lora_A', 'blocks.0.mlp.experts.0.down_proj.lora_B']
-    """
-    who = "apply_mixlora"
-    demand(who, isinstance(config, MixLoRAConfig), "a MixLoRAConfig", config=config)
-    modules = dict(model.modules())
-    routers = [name for name, module in modules.items() if isinstance(module, (MixLoRA, MoE))]
-    demand(who, not routers, "a model whose feed-forward layers have no experts", experts=routers)
-    bases = {name: module for name, module in modules.items() if isinstance(module, GatedFeedForward)}
-    demand(who, bool(bases), "a model with gated feed-forward layers, a Llama for one", model=type(model).__name__)
-    for base in bases.values():
-        _need_gated(who, base)
-    if config.lora is not None:
-        targets = config.lora.select({place: kind_of(module) for place, module in outermost(model)}, function=who)
-        inside = [place for place in targets if place.rpartition(".")[0] in bases]
-        demand(who, not inside, "attention targets outside the feed-forward layers, which have experts", inside=inside)
-        apply_lora(model, config.lora, rng=rng)
-    elif not has_adapters(model):
-        model.freeze()
-    for name, base in bases.items():
-        own = None if loader is None else functools.partial(loader, name)
-        model.replace_child(name, MixLoRA(base, **config.options, loader=own, rng=rng))
-    model.routing_loss = RoutingLoss(balance=config.balance)
-    return list(bases)
-
-
-def _need_gated(who: str, base: Any) -> None:
-    """Refuse what is no gated feed-forward layer of plain or 4-bit projections."""
-    if not isinstance(base, GatedFeedForward):
-        fail(who, "a GatedFeedForward as its base", f"a {type(base).__name__}")
-    for projection in (base.gate_proj, base.up_proj, base.down_proj):
-        need_projection(who, projection)
 
 
 def _active(counts: NDArray) -> Iterator[tuple[int, slice]]:

@@ -11,7 +11,7 @@ from byhand.configs.mixlora import MixLoRAConfig
 from byhand.configs.mixtral import MixtralConfig
 from byhand.expert_maps import expert_maps
 from byhand.routing_metrics import LayerRouting, routing_layers
-from numpy_impl.finetune.mixlora import apply_mixlora
+from numpy_impl.finetune.apply_mixlora import apply_mixlora
 from numpy_impl.models.mixtral import Mixtral
 from numpy_impl.moe import router as room
 

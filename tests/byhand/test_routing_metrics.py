@@ -10,12 +10,13 @@ import torch
 from byhand.configs.mixlora import MixLoRAConfig
 from byhand.configs.mixtral import MixtralConfig
 from byhand.routing_metrics import LayerRouting, RoutingWatch, average, layer_routing, routing_layers, tally
-from numpy_impl.finetune.mixlora import MixLoRA, apply_mixlora
+from numpy_impl.finetune.apply_mixlora import apply_mixlora
+from numpy_impl.finetune.mixlora import MixLoRA
 from numpy_impl.models.mixtral import Mixtral
 from numpy_impl.moe.load_balance import load_balance
 from numpy_impl.ops.sigmoid import sigmoid
 from numpy_impl.ops.softmax import softmax
-from torch_impl.finetune import mixlora as torch_mixlora
+from torch_impl.finetune.apply_mixlora import apply_mixlora as torch_apply_mixlora
 from torch_impl.models import mixtral as torch_mixtral
 
 CONFIG = dict(vocabulary=11, max_length=16, d_model=8, n_layers=3, n_heads=2, d_hidden=6, n_experts=5, k=2, dense=(0,), capacity_factor=1.0)
@@ -123,7 +124,7 @@ def test_experts_of_mixlora_are_watched_too():
     by_hand = Mixtral(config, dtype=np.float64, rng=np.random.default_rng(0))
     twin = torch_mixtral.Mixtral(config, dtype=torch.float64)
     apply_mixlora(by_hand, MixLoRAConfig(n_experts=4, r=2), rng=np.random.default_rng(1))
-    torch_mixlora.apply_mixlora(twin, MixLoRAConfig(n_experts=4, r=2))
+    torch_apply_mixlora(twin, MixLoRAConfig(n_experts=4, r=2))
     twin.load_state_dict({name: torch.from_numpy(array) for name, array in by_hand.state_dict().items()})
     batches = [np.random.default_rng(i).integers(0, 11, (2, 9)) for i in range(2)]
     one, other = watched(by_hand, batches, lambda array: array)[1], watched(twin, batches, torch.from_numpy)[1]

@@ -10,6 +10,7 @@ from byhand.configs.llama import LlamaConfig
 from byhand.configs.lora import LoRAConfig
 from byhand.configs.mixlora import MixLoRAConfig
 from byhand.noise import Noise
+from numpy_impl.finetune.apply_mixlora import apply_mixlora
 from numpy_impl.finetune.manager import (
     apply_lora,
     disable_adapters,
@@ -18,13 +19,13 @@ from numpy_impl.finetune.manager import (
     remove_adapter,
     unmerge_lora,
 )
-from numpy_impl.finetune.mixlora import MixLoRA, apply_mixlora
+from numpy_impl.finetune.mixlora import MixLoRA
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.module import flatten
 from numpy_impl.models.llama import Llama
 from numpy_impl.optim.adamw import AdamW
+from torch_impl.finetune.apply_mixlora import apply_mixlora as torch_apply_mixlora
 from torch_impl.finetune.mixlora import MixLoRA as TorchMixLoRA
-from torch_impl.finetune.mixlora import apply_mixlora as torch_apply_mixlora
 from torch_impl.layers.gated_feed_forward import GatedFeedForward as TorchGatedFeedForward
 from torch_impl.models.llama import Llama as TorchLlama
 

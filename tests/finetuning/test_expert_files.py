@@ -13,9 +13,9 @@ import torch
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.mixlora import MixLoRAConfig
 from byhand.finetuning.expert_files import ExpertFiles, save_experts
-from numpy_impl.finetune.mixlora import apply_mixlora
+from numpy_impl.finetune.apply_mixlora import apply_mixlora
 from numpy_impl.models.llama import Llama
-from torch_impl.finetune.mixlora import apply_mixlora as torch_apply_mixlora
+from torch_impl.finetune.apply_mixlora import apply_mixlora as torch_apply_mixlora
 from torch_impl.models.llama import Llama as TorchLlama
 
 SIZES = LlamaConfig(vocabulary=11, max_length=16, d_model=16, n_layers=2, n_heads=2, d_hidden=24)

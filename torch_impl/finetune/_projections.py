@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from byhand.checks import fail
+from torch_impl.layers.gated_feed_forward import GatedFeedForward
 from torch_impl.layers.linear import Linear
 from torch_impl.quantize.linear_4bit import Linear4bit
 
@@ -29,6 +30,14 @@ def need_projection(who: str, base: nn.Module) -> None:
     """Refuse a base that is no projection."""
     if not isinstance(base, (Linear, Linear4bit)):
         fail(who, "a Linear or a Linear4bit as its base", f"a {type(base).__name__}")
+
+
+def need_gated(who: str, base: Any) -> None:
+    """Refuse what is no gated feed-forward layer of plain or 4-bit projections."""
+    if not isinstance(base, GatedFeedForward):
+        fail(who, "a GatedFeedForward as its base", f"a {type(base).__name__}")
+    for projection in (base.gate_proj, base.up_proj, base.down_proj):
+        need_projection(who, projection)
 
 
 def wrap(model: nn.Module, names: Iterable[str], make: Callable[[str, nn.Module], nn.Module]) -> None:

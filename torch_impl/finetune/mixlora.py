@@ -1,6 +1,5 @@
 """MixLoRA (Li et al. 2024, arXiv:2404.15159): a frozen feed-forward layer, and low-rank updates of it as its experts."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,17 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, booleans, demand, fail, floats, in_range, same_shape, size
-from byhand.configs.mixlora import MixLoRAConfig
-from byhand.configs.routing import RoutingLoss
 from byhand.noise import Noise, at
 from torch_impl.finetune._expert import Expert, check_arrays, shapes, started
-from torch_impl.finetune._managed import has_adapters, kind_of, outermost
-from torch_impl.finetune._projections import measure, need_projection
+from torch_impl.finetune._projections import measure, need_gated
 from torch_impl.finetune.lora import lora_scaling
-from torch_impl.finetune.manager import apply_lora
 from torch_impl.layers._routed import Routes, Routing
 from torch_impl.layers.gated_feed_forward import GatedFeedForward
-from torch_impl.layers.moe import MoE
 from torch_impl.moe.permute import permute, plan, unpermute
 from torch_impl.moe.router import router
 
@@ -63,7 +57,7 @@ class MixLoRA(nn.Module):
                  dropout: float = 0.0, renormalise: bool = True, loader: Loader | None = None, rng: torch.Generator | None = None):
         super().__init__()
         who = "MixLoRA"
-        _need_gated(who, base)
+        need_gated(who, base)
         size(who, n_experts=n_experts, k=k, r=r)
         demand(who, k <= n_experts, "k <= n_experts", k=k, n_experts=n_experts)
         in_range(who, 0, 1, dropout=dropout)
@@ -124,40 +118,3 @@ class MixLoRA(nn.Module):
     def _made(self, arrays: Mapping[str, Tensor]) -> Expert:
         base = self.base
         return Expert(arrays, activation=base.activation, scaling=self.scaling, dropout=self.dropout, hidden_dropout=base.dropout)
-
-
-def apply_mixlora(model: nn.Module, config: MixLoRAConfig, *, loader: Callable[[str, int], Mapping[str, Any]] | None = None,
-                  rng: torch.Generator | None = None) -> list[str]:
-    """Freeze the model, put MixLoRA in the place of every gated feed-forward layer, and let its loss keep the experts balanced.
-
-    Returns the names of the layers; see the NumPy side.
-    """
-    who = "apply_mixlora"
-    demand(who, isinstance(config, MixLoRAConfig), "a MixLoRAConfig", config=config)
-    modules = {name: module for name, module in model.named_modules() if name}
-    routers = [name for name, module in modules.items() if isinstance(module, (MixLoRA, MoE))]
-    demand(who, not routers, "a model whose feed-forward layers have no experts", experts=routers)
-    bases = {name: module for name, module in modules.items() if isinstance(module, GatedFeedForward)}
-    demand(who, bool(bases), "a model with gated feed-forward layers, a Llama for one", model=type(model).__name__)
-    for base in bases.values():
-        _need_gated(who, base)
-    if config.lora is not None:
-        targets = config.lora.select({place: kind_of(module) for place, module in outermost(model)}, function=who)
-        inside = [place for place in targets if place.rpartition(".")[0] in bases]
-        demand(who, not inside, "attention targets outside the feed-forward layers, which have experts", inside=inside)
-        apply_lora(model, config.lora, rng=rng)
-    elif not has_adapters(model):
-        model.requires_grad_(False)
-    for name, base in bases.items():
-        own = None if loader is None else functools.partial(loader, name)
-        model.set_submodule(name, MixLoRA(base, **config.options, loader=own, rng=rng))
-    model.routing_loss = RoutingLoss(balance=config.balance)
-    return list(bases)
-
-
-def _need_gated(who: str, base: Any) -> None:
-    """Refuse what is no gated feed-forward layer of plain or 4-bit projections."""
-    if not isinstance(base, GatedFeedForward):
-        fail(who, "a GatedFeedForward as its base", f"a {type(base).__name__}")
-    for projection in (base.gate_proj, base.up_proj, base.down_proj):
-        need_projection(who, projection)
