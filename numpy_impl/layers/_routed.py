@@ -12,7 +12,7 @@ class Routing(NamedTuple):
     """What one router did with each token.
 
     logits (..., E)   its scores, before softmax or sigmoid
-    chosen (..., E)   booleans: which experts it wanted for the token
+    chosen (..., E)   booleans: which experts it wanted for the token; none where that is padding
     kept (..., E)     booleans: which of those computed it; the others had no room
     """
 

@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
     weights (N, k), or (E, C) where experts choose     what the outputs of the experts are multiplied by
     logits (N, E)
     tokens (M,), slots (M,), counts (E,)               the plan of the M rows that are computed
-    chosen (N, E)                                      booleans: which experts were wanted for a token
+    chosen (N, E)                                      booleans: which experts were wanted for a token; none for padding
     kept (N, E)                                        booleans: which of them compute it
     """
 
@@ -147,6 +147,8 @@ class Router(Module):
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
         chosen = np.zeros((n, e), bool)
         np.put_along_axis(chosen, ids, True, 1)
+        if real is not None:
+            chosen[~real] = False
         sent = Assignment(weights, logits, tokens, slots, counts, chosen, _computed(tokens, counts, n))
         return sent, lambda dweights: router_backward(dweights, np.zeros_like(scores))
 

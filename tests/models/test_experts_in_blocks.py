@@ -46,6 +46,6 @@ def test_the_losses_of_routers_and_all_gradients_agree(config, ours, theirs, run
     for name, parameter in twin.named_parameters():
         np.testing.assert_allclose(grads[name], parameter.grad.numpy(), atol=1e-12, err_msg=name)
     (routes,) = seen
-    assert len(routes) == 2 and not any(routing.kept[1, 5:].any() for routing in routes)
+    assert len(routes) == 2 and not any(routing.kept[1, 5:].any() or routing.chosen[1, 5:].any() for routing in routes)
     plain = model.loss(ids, targets, real=real, noise=Noise(3), run="inference")[0]
     assert float(loss - plain) > 2 * 0.1                       # in each of two layers 0.1 · (2 or nearly), and the z-loss

@@ -20,7 +20,7 @@ from torch_impl.ops.linear import linear
 
 class Assignment(NamedTuple):
     """Which expert computes which token: weights (N, k), or (E, C) where experts choose; logits (N, E); the plan's tokens (M,), slots (M,)
-    and counts (E,); chosen (N, E), which experts were wanted for a token, and kept (N, E), which of them compute it."""
+    and counts (E,); chosen (N, E), which experts were wanted for a token, none for padding, and kept (N, E), which of them compute it."""
 
     weights: Tensor
     logits: Tensor
@@ -95,6 +95,7 @@ class Router(nn.Module):
             kept = within_capacity(ids, experts=e, limit=limit, order=self.drop_order, weights=weights, mask=real)
         tokens, slots, counts = plan(ids, experts=e, kept=kept)
         chosen = torch.zeros(n, e, dtype=torch.bool, device=logits.device).scatter(-1, ids, True)
+        chosen = chosen if real is None else chosen & real[:, None]
         return Assignment(weights, logits, tokens, slots, counts, chosen, _computed(tokens, counts, n))
 
     def _experts_choose(self, logits: Tensor, real: Tensor | None) -> Assignment:

@@ -39,6 +39,7 @@ def steps(side, module, x, real=None, noise=None):
     here = np.ones(len(x), bool) if real is None else side.numpy(real)
     tokens, counts, kept = (side.numpy(array) for array in (sent.tokens, sent.counts, sent.kept))
     yield "padding that is computed", int((~here[tokens]).sum()), 0
+    yield "experts wanted for padding", int(side.numpy(sent.chosen)[~here].sum()), 0
     yield "rows of each expert", kept.sum(0), counts
     yield "computed and not wanted", int((kept & ~side.numpy(sent.chosen)).sum()), 0
     wanted, limit = int(here.sum()), None
