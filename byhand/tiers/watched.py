@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,7 +101,8 @@ def train(config: FinetuneConfig, base: Base) -> Trained:
         if progress.validation is not None:
             looks[progress.step + 1] = progress.validation
     trained = one.trained()
-    checks = [_moved(begun, trained), _same(frozen, digest(one.state(), trained)), *gradients(watched.largest, begun, config.method)]
+    checks = [_moved(begun, trained, watched.largest), _same(frozen, digest(one.state(), trained)),
+              *gradients(watched.largest, begun, config.method)]
     sizes = sum(array.nbytes for array in trained.values()), sum(array.nbytes for array in one.optimizer_state().values())
     count = sum(array.size for array in trained.values())
     return Trained(looks[0], looks[config.steps], losses, looks, seconds, count, base.config.parameters, sizes, frozen, checks)
@@ -118,14 +120,20 @@ def evaluate(one: Tuned, batches: Sequence[corpus.Batch]) -> float:
 
 
 def gradients(largest: Sequence[Mapping[str, float]], begun: Mapping[str, NDArray], method: str = "lora") -> list[Check]:
-    """Every gradient is finite, and not zero; but at the first step A's is exactly zero where B is, since dA = s · Bᵀ(…)."""
+    """Every gradient is finite, and not zero; but at the first step A's is exactly zero where B is, since dA = s · Bᵀ(…).
+
+    What may be zero of MixLoRA's experts, `_waiting` tells.
+    """
     sizes = [size for step in largest for size in step.values()]
     whole = sum(map(math.isfinite, sizes))
     finite = Check("every gradient is finite", f"{whole:,} of {len(sizes):,} in {len(largest)} steps", whole == len(sizes))
-    later = [(i, name) for i, step in enumerate(largest[1:], 2) for name, size in step.items() if size == 0]
-    count = sum(map(len, largest[1:]))
+    waiting = _waiting(largest)[1:]
+    later = [(i, name) for i, (step, without) in enumerate(zip(largest[1:], waiting, strict=True), 2) for name, size in step.items()
+             if size == 0 and name not in without]
+    count = sum(map(len, largest[1:])) - sum(map(len, waiting))
     saw = f"{count - len(later):,} of {count:,}" + (f"; zero is {later[0][1]} at step {later[0][0]}" if later else "")
-    moving = Check("from the second step on no gradient is zero", saw, not later)
+    but = ", but of experts without tokens" if any(waiting) else ""
+    moving = Check(f"from the second step on no gradient is zero{but}", saw, not later)
     zero = {name for name, size in largest[0].items() if size == 0}
     if method not in ("lora", "full"):
         return [finite, moving]
@@ -136,6 +144,25 @@ def gradients(largest: Sequence[Mapping[str, float]], begun: Mapping[str, NDArra
     return [finite, Check(f"at the first step {what}", saw, not wrong), moving]
 
 
+def _waiting(largest: Sequence[Mapping[str, float]]) -> list[set[str]]:
+    """For each step the arrays of MixLoRA's experts that have no gradient: all of an expert that has no tokens, if another one of its
+    layer has some, and A of one that has its first, since B is still zero."""
+    met, waiting = set(), []
+    for step in largest:
+        layers: dict[str, dict[str, list[str]]] = {}
+        for name in step:
+            if found := re.fullmatch(r"((.+)\.experts\.\d+)\..+", name):
+                layers.setdefault(found[2], {}).setdefault(found[1], []).append(name)
+        without: set[str] = set()
+        for experts in layers.values():
+            busy = {expert for expert, names in experts.items() if any(step[name] for name in names)}
+            for expert, names in experts.items() if busy else ():
+                without |= {name for name in names if expert not in busy or (expert not in met and name.endswith("lora_A"))}
+            met |= busy
+        waiting.append(without)
+    return waiting
+
+
 def _stands_still(name: str, begun: Mapping[str, NDArray]) -> bool:
     """Whether this is one half of a product s · B A whose other half begins at zero."""
     stem, _, half = name.rpartition(".")
@@ -144,10 +171,13 @@ def _stands_still(name: str, begun: Mapping[str, NDArray]) -> bool:
     return partner is not None and not np.any(partner)
 
 
-def _moved(begun: Mapping[str, NDArray], trained: Mapping[str, NDArray]) -> Check:
-    still = [name for name, array in trained.items() if array.size and np.array_equal(array, begun[name])]
-    saw = f"{len(trained) - len(still)} of {len(trained)}" + (f"; unmoved is {still[0]}" if still else "")
-    return Check("every trained array changes", saw, not still and bool(trained))
+def _moved(begun: Mapping[str, NDArray], trained: Mapping[str, NDArray], largest: Sequence[Mapping[str, float]] = ()) -> Check:
+    never = set.intersection(*_waiting(largest)) if largest else set()
+    still = [name for name, array in trained.items() if array.size and name not in never and np.array_equal(array, begun[name])]
+    asked = len(trained) - len(never)
+    saw = f"{asked - len(still)} of {asked}" + (f"; unmoved is {still[0]}" if still else "")
+    but = ", but those of experts without tokens" if never else ""
+    return Check(f"every trained array changes{but}", saw, not still and bool(trained))
 
 
 def _same(before: str, after: str) -> Check:

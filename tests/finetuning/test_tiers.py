@@ -61,6 +61,25 @@ def test_what_a_gradient_may_not_be():
     assert failed(gradients(STEPS, moved)) == ["at the first step no gradient is zero"]
 
 
+def test_of_experts_without_tokens_no_gradient_is_asked():
+    def step(*sizes):
+        return {f"mlp.experts.{e}.up_proj.lora_{half}": size for e, pair in enumerate(sizes) for half, size in zip("AB", pair, strict=True)}
+
+    asked = "from the second step on no gradient is zero, but of experts without tokens"
+    good = [step((0, 1), (0, 0)), step((1, 1), (0, 0)), step((0, 0), (0, 1)), step((1, 1), (1, 1))]
+    found = gradients(good, {}, "mixlora")
+    assert failed(found) == [] and found[-1].asked == asked and found[-1].saw == "7 of 7"
+    for bad in (step((0, 1), (0, 0)), step((1, 0), (0, 0)), step((0, 0), (0, 0))):             # A's, B's, and all of a layer
+        assert len(failed(gradients([*good[:2], bad], {}, "mixlora"))) == 1
+
+
+def test_quick_holds_for_more_experts_than_tokens(capsys):
+    words = ["quick", "--model", "llama-nano", "--batch", "1", "--length", "8", "--validation-batches", "1", "--r", "1"]
+    assert cli.main(["validate", *words, "--method", "mixlora", "--experts", "40"]) == cli.OK
+    shown = capsys.readouterr().out
+    assert "but those of experts without tokens" in shown and "NO" not in shown
+
+
 def test_a_watched_optimizer_sees_sizes_and_steps():
     class Optimizer:
         lr, stepped = 0.5, []
