@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, counts, describe, exact_rank, fail, floats, given, ids_below, same_shape
@@ -11,7 +12,7 @@ from numpy_impl.layers.gated_feed_forward import GATES
 
 def checked(who: str, x: NDArray, weights: NDArray, gate: NDArray | None, up: NDArray, down: NDArray, plan: Any,
             activation: str) -> tuple[NDArray, NDArray, NDArray]:
-    """The plan's tokens (M,), slots (M,) and counts (E,), once all is found to fit."""
+    """The plan's tokens (M,), slots (M,) and counts (E,) in int64, once all is found to fit."""
     given(who, x=x, weights=weights, up=up, down=down)
     floats(who, x=x, weights=weights, gate=gate, up=up, down=down)
     exact_rank(who, 2, x=x)
@@ -29,4 +30,4 @@ def checked(who: str, x: NDArray, weights: NDArray, gate: NDArray | None, up: ND
     same_shape(who, tokens.shape, **{"plan.slots": slots})
     counts(who, tokens.shape[0], **{"plan.counts": rows_of})
     same_shape(who, (count,), **{"plan.counts": rows_of})
-    return tokens, slots, rows_of
+    return tokens.astype(np.int64, copy=False), slots.astype(np.int64, copy=False), rows_of.astype(np.int64, copy=False)

@@ -37,4 +37,5 @@ def balance_bias(bias: NDArray, *, counts: NDArray, rate: float) -> NDArray:
     same_shape("balance_bias", bias.shape, counts=counts)
     not_negative("balance_bias", rate=rate)
     # mean < count where sum < E · count: in integers, no mean is rounded and an even count is seen to be even.
-    return bias + rate * np.sign(counts.sum() - len(counts) * counts).astype(bias.dtype)
+    n = counts.astype(np.int64)
+    return bias + rate * np.sign(n.sum() - len(n) * n).astype(bias.dtype)

@@ -56,7 +56,10 @@ def plan(ids: NDArray, *, experts: int, kept: NDArray | None = None) -> Plan:
     booleans("plan", kept=kept)
     same_shape("plan", ids.shape, kept=kept)
 
-    chosen = ids.reshape(-1) if kept is None else np.where(kept, ids, experts).reshape(-1)     # what is dropped comes after all experts
+    chosen = ids.astype(np.int64)
+    if kept is not None:
+        chosen[~kept] = experts                                                     # what is dropped comes after all experts
+    chosen = chosen.reshape(-1)
     counts = np.bincount(chosen, minlength=experts)[:experts]
     slots = np.argsort(chosen.astype(np.min_scalar_type(experts)), kind="stable")[:counts.sum()]   # small integers: a radix sort
     return Plan(slots // ids.shape[-1], slots, counts)

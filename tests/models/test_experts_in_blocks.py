@@ -1,5 +1,7 @@
 """Mixtures of experts in the feed-forward layers' place of models that were not made for them: both sides train them alike."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,8 @@ from torch_impl.layers.moe import MoE as TorchMoE
 from torch_impl.models.decoder import Decoder as TorchDecoder
 from torch_impl.models.gpt2 import GPT2 as TorchGPT2
 
-_SIZES = dict(vocabulary=11, max_length=9, d_model=16, n_layers=3, n_heads=2, dropout=0.1)
-_EXPERTS = dict(activation="gelu", jitter=0.1, noisy=True, capacity_factor=1.0)
+_SIZES: dict[str, Any] = dict(vocabulary=11, max_length=9, d_model=16, n_layers=3, n_heads=2, dropout=0.1)
+_EXPERTS: dict[str, Any] = dict(activation="gelu", jitter=0.1, noisy=True, capacity_factor=1.0)
 
 
 @pytest.mark.parametrize("run", ["keep", "recompute"])
@@ -31,7 +33,7 @@ def test_the_losses_of_routers_and_all_gradients_agree(config, ours, theirs, run
         twin.blocks[i].mlp = TorchMoE(16, 24, 4, 2, **_EXPERTS, dtype=torch.float64)
     twin.load_state_dict({name: torch.from_numpy(array) for name, array in model.state_dict().items()})
     model.routing_loss = twin.routing_loss = RoutingLoss(balance=0.1, z=0.01)
-    seen = []
+    seen: list[Any] = []
     model.watch = seen.append
     ids = np.random.default_rng(1).integers(0, 11, (3, 9))
     targets, real = np.roll(ids, -1, 1), np.ones((3, 9), bool)

@@ -12,7 +12,7 @@ from torch_impl.layers.gated_feed_forward import GATES
 
 def checked(who: str, x: Tensor, weights: Tensor, gate: Tensor | None, up: Tensor, down: Tensor, plan: Any,
             activation: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The plan's tokens (M,), slots (M,) and counts (E,), once all is found to fit."""
+    """The plan's tokens (M,), slots (M,) and counts (E,) in int64, once all is found to fit."""
     given(who, x=x, weights=weights, up=up, down=down)
     weighing(who, weights, x=x, gate=gate, up=up, down=down)
     exact_rank(who, 2, x=x)
@@ -30,7 +30,7 @@ def checked(who: str, x: Tensor, weights: Tensor, gate: Tensor | None, up: Tenso
     same_shape(who, tokens.shape, **{"plan.slots": slots})
     counts(who, tokens.shape[0], **{"plan.counts": rows_of})
     same_shape(who, (count,), **{"plan.counts": rows_of})
-    return tokens, slots, rows_of
+    return tokens.long(), slots.long(), rows_of.long()
 
 
 def weighing(who: str, weights: Tensor, **arrays: Any) -> None:

@@ -18,4 +18,5 @@ def balance_bias(bias: Tensor, *, counts: Tensor, rate: float) -> Tensor:
     integers("balance_bias", counts=counts)
     same_shape("balance_bias", bias.shape, counts=counts)
     not_negative("balance_bias", rate=rate)
-    return bias + rate * (counts.sum() - len(counts) * counts).sign().to(bias.dtype)
+    n = counts.long()
+    return bias + rate * (n.sum() - len(n) * n).sign().to(bias.dtype)

@@ -18,8 +18,8 @@ def dense_experts(x: Tensor, weights: Tensor, gate: Tensor | None, up: Tensor, d
     """
     tokens, slots, counts = checked("dense_experts", x, weights, gate, up, down, plan, activation)
     n, count = x.shape[0], up.shape[0]
-    of_row = tokens.long() * count + torch.arange(count, device=x.device).repeat_interleave(counts.long(), output_size=len(tokens))
-    c = weights.new_zeros(n * count).index_add(0, of_row, weights.reshape(-1).index_select(0, slots.long())).view(n, count)
+    of_row = tokens * count + torch.arange(count, device=x.device).repeat_interleave(counts, output_size=len(tokens))
+    c = weights.new_zeros(n * count).index_add(0, of_row, weights.reshape(-1).index_select(0, slots)).view(n, count)
 
     h = torch.einsum("nd,efd->enf", x, up)
     h = ACTIVATIONS[activation](h) if gate is None else GATES[activation](torch.einsum("nd,efd->enf", x, gate), h)

@@ -23,4 +23,4 @@ def experts(x: Tensor, weights: Tensor, gate: Tensor | None, up: Tensor, down: T
     h = grouped_linear(rows, up, counts=counts, kernel=kernel)
     h = ACTIVATIONS[activation](h) if gate is None else GATES[activation](grouped_linear(rows, gate, counts=counts, kernel=kernel), h)
     results = grouped_linear(h, down, counts=counts, kernel=kernel)
-    return unpermute(results, weights.reshape(-1).index_select(0, slots.long()), tokens=tokens, n=x.shape[0])
+    return unpermute(results, weights.reshape(-1).index_select(0, slots), tokens=tokens, n=x.shape[0])
