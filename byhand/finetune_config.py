@@ -101,6 +101,8 @@ class FinetuneConfig(RunConfig):
             _ = self.lora                      # made to be checked
         if self.method == "mixlora":
             _ = self.mixlora
+            demand(who, self.targets != ("all-linear",), "targets by name for method 'mixlora': layers of attention, beside the experts",
+                   targets=self.targets)
             for name in ("exclude", "dora", "bias", "start", "rank_pattern", "alpha_pattern", "layers"):
                 value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
                 demand(who, value == default, f"{name} {default!r} for method 'mixlora', whose experts are all alike", **{name: value})

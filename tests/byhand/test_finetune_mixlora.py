@@ -115,6 +115,7 @@ def refused(capsys, *arguments):
     (["--r", "0"], "r as an integer >= 1"),
     (["--targets", "up_proj"], "attention targets outside the feed-forward layers"),
     (["--targets", "q_prj"], "near: q_proj"),
+    (["--targets", "all-linear"], "targets by name for method 'mixlora'"),
     (["--base", "gpt2-nano"], "a model with gated feed-forward layers"),
     (["--base", "mixtral-nano"], "a model whose feed-forward layers have no experts; got experts ['blocks.0.mlp"),
     (["--base", "deepseek-nano"], "a model whose feed-forward layers have no experts; got experts ['blocks.1.mlp']"),
