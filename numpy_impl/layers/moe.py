@@ -86,6 +86,7 @@ class MoE(Module):
         lead, n = x.shape[:-1], math.prod(x.shape[:-1])
         rows, real = x.reshape(n, x.shape[-1]), None if real is None else real.reshape(n)               # (N, D), (N,)
         sent, router_backward = self.router.forward(rows, real=real, noise=at(noise, "router"))
+        scored = sent.logits.shape                                                                      # (N, E)
         y, experts_backward = self.experts.forward(rows, sent.weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
         stays = self.dropped == "residual" and self.router.choice != "expert"
         if stays:
@@ -102,7 +103,7 @@ class MoE(Module):
             if stays:                  # y_n holds w · x_n for every lost choice: w is multiplied by x_n, and x_n by the sum of its lost w
                 dx = dx + share * dy
                 dweights = dweights + np.where(lost, np.vecdot(dy, rows)[:, None], 0)
-            dx_router, drouter = router_backward(dweights, dlogits[0].reshape(sent.logits.shape) if dlogits else np.zeros_like(sent.logits))
+            dx_router, drouter = router_backward(dweights, dlogits[0].reshape(scored) if dlogits else np.zeros(scored, dy.dtype))
             dx, grads = dx + dx_router, {"router": drouter, "experts": dexperts}
             if self.shared is not None:
                 dx_shared, dshared = shared_backward(dy)

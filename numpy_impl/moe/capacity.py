@@ -72,7 +72,7 @@ def within_capacity(
                           "choice"  all first choices in the order of their tokens, then all second ones, … (GShard)
                           "token"   all choices of the first token, then all of the second, …
                           "weight"  the largest weight first, equal ones as under "choice" (batch-priority routing)
-    weights : (..., k)    float32 or float64, the router's weights; needed by the order "weight", not looked at by the others
+    weights : (..., k)    float32 or float64, the router's weights; needed by the order "weight", without effect on the others
     mask : (...)          booleans, False where a token is padding: it takes no place and is not kept; None: there is none
 
     Returns
