@@ -173,6 +173,10 @@ def harness(component: Component, implementation: Any) -> str | None:
     return _laws(component.name)(implementation)
 
 
+class UnfitJudge(Exception):
+    """A component whose laws the unchanged source does not pass."""
+
+
 def clean_passes(source: str, subject: Subject, component: Component, judge: Judge) -> tuple[str | None, float]:
     """What is wrong with the unchanged source (None: nothing), and the seconds that a mutant may take."""
     killed = attempt(source, subject.module, component, judge, CLEAN)
@@ -190,6 +194,10 @@ def verdicts(
     """Each mutant with what killed it, twice: before it is run (with the verdict RUNNING) and after; not those whose keys to `skip`.
 
     `limit` is the first judge's; what the others need is found out when they are first needed.
+
+    Raises
+    ------
+    UnfitJudge   where the unchanged source does not pass another judge's laws: what he would have killed must not count as survived
     """
     first = subject.judges[0]
     standards: dict[str, tuple[str | None, float]] = {first.name: (None, limit)}
@@ -202,7 +210,9 @@ def verdicts(
             if component.name not in standards:
                 standards[component.name] = clean_passes(source, subject, component, judge)
             error, patience = standards[component.name]
-            verdict = None if error else attempt(mutant.source(), subject.module, component, judge, patience)
+            if error:
+                raise UnfitJudge(f"judged by {component.name}, {error}")
+            verdict = attempt(mutant.source(), subject.module, component, judge, patience)
             if verdict is not None:
                 verdict += "" if component is first else f", of {component.name}"
                 break
@@ -215,8 +225,11 @@ def study(source: str, subject: Subject, judge: Judge, *, limit: float | None = 
     result = Study(subject.name, mutate.mutants(source, *subject.publics), {}, dict(subject.equivalent))
     result.error, patience = clean_passes(source, subject, subject.judges[0], judge)
     if result.error is None:
-        for mutant, verdict in verdicts(source, subject, judge, limit=limit or patience):
-            if verdict != RUNNING:
-                result.verdicts[mutant.key] = verdict
+        try:
+            for mutant, verdict in verdicts(source, subject, judge, limit=limit or patience):
+                if verdict != RUNNING:
+                    result.verdicts[mutant.key] = verdict
+        except UnfitJudge as unfit:
+            result.error = str(unfit)
     result.seconds = time.perf_counter() - started
     return result

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parity.judge import CLEAN, RUNNING, clean_passes, harness, verdicts
+from parity.judge import CLEAN, RUNNING, UnfitJudge, clean_passes, harness, verdicts
 from parity.registry import components
 from parity.runner import settings
 from parity.study import Study, subject, text_of
@@ -43,8 +43,12 @@ def serve(pipe: Any) -> None:
             pipe.send(("clean", (error, limit)))
             if error is not None:
                 continue
-        for mutant, verdict in verdicts(source, mutated, harness, limit=limit, skip=known):
-            pipe.send(("running", mutant.key) if verdict == RUNNING else ("verdict", (mutant.key, verdict)))
+        try:
+            for mutant, verdict in verdicts(source, mutated, harness, limit=limit, skip=known):
+                pipe.send(("running", mutant.key) if verdict == RUNNING else ("verdict", (mutant.key, verdict)))
+        except UnfitJudge as unfit:
+            pipe.send(("clean", (str(unfit), limit)))
+            continue
         pipe.send(("end", None))
 
 

@@ -139,6 +139,14 @@ def test_a_shared_helper_is_judged_by_the_laws_of_all_that_use_it():
     assert not surviving(f, g)
 
 
+def test_a_judge_whose_laws_the_clean_source_fails_is_an_error_and_no_survivor():
+    source = "def _scale(x, twice):\n    return 2 * x if twice else 3 * x\n" \
+             "def f(x):\n    return _scale(x, True)\ndef g(x):\n    return _scale(x, False)\n"
+    subject = Subject("ops.f", "numpy_impl.ops.double", ("f",), (fake("f"), fake("g")))
+    study = judge.study(source, subject, lambda which, _: None if which.public == "f" else "forward")
+    assert study.error == "judged by ops.g, the clean source does not pass: law of forward (see `python -m parity run ops.g`)"
+
+
 def test_a_shared_file_is_judged_through_those_that_import_it():
     path = "ops/_blocks.py"
     assert shared()[path].shared
