@@ -168,10 +168,9 @@ class MixLoRA(OnFrozen):
             dbase = {"gate_proj": dgate_proj, "up_proj": dup_proj, "down_proj": ddown_proj}
             return dx.reshape(*lead, self.d_model), {"base": dbase, "router": drouter, "experts": dexperts}
 
-        wanted, computed = np.zeros((2, *logits.shape), bool)
-        np.put_along_axis(wanted, choice.ids, True, 1)
+        computed = np.zeros(logits.shape, bool)
         np.put_along_axis(computed, choice.ids, kept, 1)
-        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, wanted, computed)))
+        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, computed, computed)))
         return y.reshape(*lead, self.d_model), (routing,), backward
 
     def _made(self, arrays: Mapping[str, NDArray]) -> Expert:

@@ -158,13 +158,15 @@ def test_recomputed_blocks_route_the_same_and_have_the_same_gradients(run):
 
 @pytest.mark.parametrize("lead", [(0,), (1,), (3, 0), (2, 1)])
 @pytest.mark.parametrize("k", [1, 4])
-def test_few_tokens_and_all_tokens_to_one_expert(lead, k):
+@pytest.mark.parametrize("real", [True, False])
+def test_few_tokens_all_of_them_to_one_expert_or_all_padding(lead, k, real):
     layer = MixLoRA(GatedFeedForward(4, 6), n_experts=4, k=k, r=2)
     layer.router.weight[...] = 0                                   # equal scores: the lower experts have all tokens
     x = np.ones((*lead, 4), np.float32)
-    y, (told,), backward = layer.routed(x, real=np.zeros(lead, bool))
+    y, (told,), backward = layer.routed(x, real=np.full(lead, real))
     dx, grads = backward(np.ones_like(y), (np.zeros_like(told.logits),))
-    assert y.shape == dx.shape == x.shape and told.chosen.shape == (*lead, 4) and told.chosen[..., :k].all()
+    assert y.shape == dx.shape == x.shape and told.chosen.shape == (*lead, 4) and (told.chosen[..., :k] == real).all()
+    assert y.any() == (real and y.size > 0) and np.array_equal(told.kept, told.chosen)
     assert not told.chosen[..., k:].any() and flatten(grads).keys() == layer.parameters().keys()
     assert all(not grad.any() for name, grad in flatten(grads).items() if name.startswith(tuple(f"experts.{e}" for e in range(k, 4))))
 

@@ -110,9 +110,8 @@ class MixLoRA(nn.Module):
         if self.loader is not None:
             y = _ForInference.apply(y, x, self.router.weight)
         nothing = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        wanted = nothing.scatter(-1, choice.ids, True)
-        computed = wanted if kept is None else nothing.scatter(-1, choice.ids, kept)
-        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, wanted, computed)))
+        computed = nothing.scatter(-1, choice.ids, True if kept is None else kept)
+        routing = Routing(*(told.reshape(*lead, self.n_experts) for told in (logits, computed, computed)))
         return y.reshape(x.shape), (routing,)
 
     def _made(self, arrays: Mapping[str, Tensor]) -> Expert:
