@@ -28,7 +28,7 @@ class MixtralConfig(LlamaConfig):
     d_expert : int          F of an expert; None becomes d_hidden
     d_shared : int          F of the expert that every token goes to (several shared experts are one, as wide as all of them); None: none
     shared_gate : bool      whether a sigmoid of its own weighs the shared expert's output (Qwen)
-    dense : tuple of int    blocks, from 0, that keep a plain feed-forward layer of d_hidden (DeepSeek's first)
+    dense : tuple of int    blocks, from 0, that keep a plain feed-forward layer of d_hidden (DeepSeek's first); mlp_bias is for these alone
     score : str             what makes scores of the router's logits: "softmax" or "sigmoid"
     before : bool           whether the softmax is over all experts, before the choice; else over the chosen ones
     renormalise : bool      whether the chosen scores are divided by their sum

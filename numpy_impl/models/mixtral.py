@@ -6,7 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import DTypeLike
 
+from byhand.checks import choice
 from byhand.configs.mixtral import MixtralConfig
+from numpy_impl.layers.gated_feed_forward import GATES
 from numpy_impl.layers.module import Module
 from numpy_impl.layers.moe import MoE
 from numpy_impl.models.llama import Llama
@@ -43,6 +45,7 @@ class Mixtral(Llama):
 
     def __init__(self, config: MixtralConfig, *, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None,
                  prepare: Callable[[Module], Module] | None = None):
+        choice("Mixtral", GATES, activation=config.activation)
         super().__init__(config, dtype=dtype, rng=rng, prepare=prepare)
         self.routing_loss = config.routing_loss
 

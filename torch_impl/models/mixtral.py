@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from byhand.checks import choice
 from byhand.configs.mixtral import MixtralConfig
+from torch_impl.layers.gated_feed_forward import GATES
 from torch_impl.layers.moe import MoE
 from torch_impl.models.llama import Llama
 
@@ -20,6 +22,7 @@ class Mixtral(Llama):
 
     def __init__(self, config: MixtralConfig, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None,
                  rng: torch.Generator | None = None, prepare: Callable[[nn.Module], nn.Module] | None = None):
+        choice("Mixtral", GATES, activation=config.activation)
         super().__init__(config, dtype=dtype, device=device, rng=rng, prepare=prepare)
         self.routing_loss = config.routing_loss
 

@@ -111,6 +111,7 @@ def starts(side, module, ids, noise=None, run="keep"):
         dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2)), call=dict(ids=ids(below=5))),
         dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
         dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2, activation="swiglue"))),
+        dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2, activation="gelu"))),
     ],
     also=[loss, starts],
 )
