@@ -89,7 +89,7 @@ def _written_out(config, logits, chosen, real):
 
 def starts(side, module, ids, noise=None, run="keep"):
     """Experts and routers start with the deviations that a Llama's other matrices have; what corrects, and what spreads, at zero."""
-    config = MixtralConfig(64, 8, 64, 2, 2, d_hidden=64, n_experts=4, d_shared=32, shared_gate=True, correction=True, noisy=True)
+    config = MixtralConfig(64, 8, 256, 2, 2, d_hidden=64, n_experts=4, d_shared=32, shared_gate=True, correction=True, noisy=True)
     for name, value in side.get("models.Mixtral")(config, dtype=side.dtype).state_dict().items():
         value = side.numpy(value)
         if name.endswith(("correction", "spread")):
