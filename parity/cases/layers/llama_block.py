@@ -19,6 +19,11 @@ def plain_block(side, module, x, rotary=None, mask=None, causal=False, noise=Non
     yield "the block", module(x, mask=mask, causal=causal, noise=noise), other(x, mask=mask, causal=causal, noise=noise)
 
 
+def sees_all(side, module, x, rotary=None, mask=None, **options):
+    """By default a query sees what comes after it as well."""
+    yield "not causal", module(x, rotary=rotary, mask=mask), module(x, rotary=rotary, mask=mask, causal=False)
+
+
 @case(
     "layers.LlamaBlock",
     bench=dict(init=dict(d_model=256, n_heads=8, d_hidden=768, n_kv_heads=2), call=dict(x=array(8, 128, 256), causal=True)),
@@ -27,7 +32,7 @@ def plain_block(side, module, x, rotary=None, mask=None, causal=False, noise=Non
           "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "norm.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.LlamaBlock"),
-    also=[plain(plain_block)],
+    also=[plain(plain_block), plain(sees_all)],
     refuses=[
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, dropout=2.0)),
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, attention_dropout=2.0)),
