@@ -100,7 +100,7 @@ def pretraining(count: int, seed: int, *, depth: int = 2, shortest: int = 2, lon
     Examples
     --------
     >>> [example.prompt + " " + example.answer.strip() for example in pretraining(3, seed=0)]
-    ['Last(Min(7, 5, 2), Sum(3, 1, 0), Max(9, 2)) ', 'Odd(8, 2) = 0', 'Big(Big(7, 2), 2, 0) = 0']
+    ['Last(Min(7, 5, 2), Sum(3, 1, 0), Max(9, 2)) = ', 'Odd(8, 2) = 0', 'Big(Big(7, 2), 2, 0) = 0']
     """
     size("multi_task.pretraining", at_least=0, count=count, seed=seed)
     shape: dict[str, Any] = dict(depth=depth, shortest=shortest, longest=longest, nested=nested)
@@ -180,7 +180,7 @@ def _line(seed: int, i: int, shape: dict[str, Any]) -> Example:
     if i % 4 == 0:
         known = (*OPERATIONS, *LISTS)
         expression = draw(uniform, outermost=known[int(uniform() * len(known))], **shape)
-        return Example(expression.operation, str(expression), "\n")
+        return Example(expression.operation, f"{expression} =", "\n")
     expression = draw(uniform, outermost=tuple(SKILLS)[int(uniform() * len(SKILLS))], names=_INSIDE, **shape)
     return Example(expression.operation, f"{expression} =", f"{written(_skilled(expression))}\n")
 
