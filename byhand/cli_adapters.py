@@ -137,7 +137,7 @@ def export(model: str, *, out: str, seed: int = 0) -> int:
 
 
 def quantize(model: str, *, out: str, kind: Literal["nf4", "fp4"] = "nf4", block: int = 64, double: bool = False, seed: int = 0) -> int:
-    """Write a base with the matrices of its blocks in 4 bits, one block at a time.
+    """Write a base with the matrices of its blocks in 4 bits, one block at a time; stacks of experts stay in floats.
 
     Parameters
     ----------

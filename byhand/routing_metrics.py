@@ -157,8 +157,7 @@ class RoutingWatch:
     def _count(self) -> None:
         if not self._last:
             return
-        scores = [getattr(layer.router, "score", "softmax") for layer in self.layers.values()]
-        sums = [tally(*map(_array, one), score=score) for one, score in zip(self._last, scores, strict=True)]
+        sums = [_of_layer(layer.router, *map(_array, one)) for layer, one in zip(self.layers.values(), self._last, strict=True)]
         self._sums = [one.plus(more) for one, more in zip(self._sums, sums, strict=True)] if self._sums else sums
         self._last = ()
 
@@ -173,6 +172,12 @@ class RoutingWatch:
         self._count()
         sums, self._sums = self._sums, []
         return [layer_routing(*one) for one in zip(self.layers, sums, strict=False)]
+
+
+def _of_layer(router: Any, logits: NDArray, chosen: NDArray, kept: NDArray) -> Tally:
+    """What a router did with the tokens that are no padding: where tokens choose, those that chose."""
+    real = None if getattr(router, "choice", "token") == "expert" else np.asarray(chosen.any(-1))
+    return tally(logits, chosen, kept, score=getattr(router, "score", "softmax"), real=real)
 
 
 def _array(array: Any) -> NDArray:

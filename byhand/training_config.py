@@ -35,13 +35,17 @@ class TrainingConfig(RunConfig):
                                            "beyond it is dropped.")
     balance: float | None = option(None, "Mixtures of experts: the weight of the loss that keeps them equally busy.")
     router_z: float | None = option(None, "Mixtures of experts: the weight of the loss that keeps the routers' logits small.")
-    balance_rate: float = option(1e-3, "Mixtures of experts whose routers have a correction (deepseek-nano): how far it moves towards an "
-                                 "even load after each update.")
+    balance_rate: float | None = option(None, "Mixtures of experts whose routers have a correction (deepseek-nano): how far it moves "
+                                        "towards an even load after each update; by default 0.001.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("train", PRESETS, preset=self.preset)
-        not_negative("train", balance_rate=self.balance_rate)
+        if self.balance_rate is not None:
+            not_negative("train", balance_rate=self.balance_rate)
+            corrected = getattr(PRESETS[self.preset], "correction", False)
+            demand("train", corrected, "a preset whose routers have a correction, such as deepseek-nano, for a balance_rate",
+                   preset=self.preset, balance_rate=self.balance_rate)
         mixture = isinstance(PRESETS[self.preset], MixtralConfig)
         demand("train", mixture or not self._mixture, "a preset with experts, such as mixtral-nano, for options of theirs",
                preset=self.preset, **{_OPTIONS[name]: value for name, value in self._mixture.items()})

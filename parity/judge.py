@@ -201,12 +201,14 @@ def verdicts(
     """
     first = subject.judges[0]
     standards: dict[str, tuple[str | None, float]] = {first.name: (None, limit)}
+    kills: collections.Counter[str] = collections.Counter()
     for mutant in mutate.mutants(source, *subject.publics):
         if mutant.key in skip:
             continue
         yield mutant, RUNNING
         verdict = None
-        for component in subject.judges_of(mutant, source):
+        # Of a shared file, one component may use most of it, and the others only pass time: who has killed most is asked first.
+        for component in sorted(subject.judges_of(mutant, source), key=lambda judge: -kills[judge.name]):
             if component.name not in standards:
                 standards[component.name] = clean_passes(source, subject, component, judge)
             error, patience = standards[component.name]
@@ -215,6 +217,7 @@ def verdicts(
             verdict = attempt(mutant.source(), subject.module, component, judge, patience)
             if verdict is not None:
                 verdict += "" if component is first else f", of {component.name}"
+                kills[component.name] += 1
                 break
         yield mutant, verdict
 

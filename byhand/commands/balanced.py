@@ -12,13 +12,13 @@ class Balanced:
 
     optimizer : whose steps they are
     watch : what counts, during the update, how many tokens chose each expert
-    rate : of `moe.balance_bias`; at 0 the corrections stay where they are
+    rate : of `moe.balance_bias`; at 0 the corrections stay where they are; None becomes 0.001, DeepSeek-V3's
 
     A model without corrections is not touched.
     """
 
-    def __init__(self, optimizer: Any, watch: RoutingWatch, rate: float):
-        self._optimizer, self._watch, self._rate = optimizer, watch, rate
+    def __init__(self, optimizer: Any, watch: RoutingWatch, rate: float | None):
+        self._optimizer, self._watch, self._rate = optimizer, watch, 1e-3 if rate is None else rate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._optimizer, name)

@@ -54,6 +54,20 @@ def test_the_loss_is_that_of_the_component_and_micro_batches_are_one_batch(score
     assert found.utilisation.sum() == pytest.approx(1) and 0 < found.dropped < 1
 
 
+def test_the_watch_leaves_padding_out():
+    model = Mixtral(MixtralConfig(**CONFIG), dtype=np.float64, rng=np.random.default_rng(0))
+    ids = np.random.default_rng(1).integers(0, 11, (2, 9))
+    real = np.ones((2, 9), bool)
+    real[1, 4:] = False
+    seen = []
+    watch = RoutingWatch(model)
+    model.watch = lambda routes: (watch(routes), seen.append(routes))
+    model.loss(ids, np.where(real, ids, -100), real=real)
+    for found, routing in zip(watch.take(), seen[0], strict=True):
+        loss, _ = load_balance(softmax(routing.logits)[0], chosen=routing.chosen, mask=real)
+        assert found.balance == pytest.approx(float(loss), rel=1e-12)
+
+
 def test_even_and_extreme_use_are_the_ends_of_the_scales():
     even = np.eye(4, dtype=bool)
     found = layer_routing("x", tally(np.zeros((4, 4)), even, even))

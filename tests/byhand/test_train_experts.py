@@ -151,6 +151,7 @@ def test_fine_tuning_tells_of_routers_and_remembers_what_it_told(tmp_path, text,
         (["--preset", "mixtral-nano", "--capacity-factor", 0], "capacity_factor > 0"),
         (["--preset", "mixtral-nano", "--routing", "expert"], 'Choose from: "token", "sinkhorn"'),
         (["--preset", "deepseek-nano", "--balance-rate", -1], "balance_rate >= 0"),
+        (["--preset", "mixtral-nano", "--balance-rate", 0.01], "a preset whose routers have a correction"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path, options, complaint, capsys):

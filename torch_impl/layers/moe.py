@@ -53,9 +53,9 @@ class MoE(nn.Module):
         lead, n = x.shape[:-1], math.prod(x.shape[:-1])
         rows, real = x.reshape(n, x.shape[-1]), None if real is None else real.reshape(n)               # (N, D), (N,)
         sent = self.router(rows, real=real, noise=at(noise, "router"))
-        weights = sent.weights.to(x.dtype)
-        y = self.experts(rows, weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
+        y = self.experts(rows, sent.weights, plan=Plan(sent.tokens, sent.slots, sent.counts))
         if self.dropped == "residual" and self.router.choice != "expert":
+            weights = sent.weights.to(x.dtype)
             lost = torch.ones(weights.numel(), dtype=torch.bool, device=x.device)
             lost[sent.slots] = False
             lost = lost.reshape(weights.shape) if real is None else lost.reshape(weights.shape) & real[:, None]
