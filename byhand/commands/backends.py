@@ -11,6 +11,7 @@ from byhand.corpus import Batch
 from byhand.model_source import model_class
 from byhand.noise import Noise
 from byhand.routing_metrics import RoutingWatch
+from byhand.torch_device import torch_on
 from byhand.training_config import TrainingConfig
 
 Batches = Callable[[int], Sequence[Batch]]
@@ -67,17 +68,9 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, config: TrainingConfig, state: dict[str, NDArray]):
-        try:
-            import torch
-        except ImportError as error:
-            raise ValueError("train needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
+        torch = torch_on("train", config.device)
         from torch_impl.optim.adamw import AdamW
 
-        if config.device == "cuda":
-            if not torch.cuda.is_available():
-                raise ValueError("train needs a CUDA device for device='cuda'; PyTorch sees none")
-            # float32 means float32: no TF32 products, which round to ten bits
-            torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.config = config
         make = model_class(config.model, "torch_impl")
         self.model = make(config.model, dtype=getattr(torch, config.dtype)).to(config.device)

@@ -17,6 +17,7 @@ from byhand.finetuning.base import Base, Quantization, one_by_one, part
 from byhand.finetuning.methods import adapt
 from byhand.model_source import model_class
 from byhand.noise import Noise
+from byhand.torch_device import torch_on
 
 
 class Tuned(Protocol):
@@ -94,18 +95,11 @@ class TorchTuned:
     name = "torch"
 
     def __init__(self, config: FinetuneConfig, base: Base, state: Mapping[str, NDArray]):
-        try:
-            import torch
-        except ImportError as error:
-            raise ValueError("finetune needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
+        torch = torch_on("finetune", config.device)
         from torch_impl.optim.adamw import AdamW
         from torch_impl.optim.master_weights import BFloat16Weights
         from torch_impl.optim.paged_adamw import PagedAdamW
 
-        if config.device == "cuda":
-            if not torch.cuda.is_available():
-                raise ValueError("finetune needs a CUDA device for device='cuda'; PyTorch sees none")
-            torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.config, self.random = config, _random(base)
         self.model, self.lora = adapt("torch", torch_base(config, base), config, torch.Generator())
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from byhand.configs.decoder import DecoderConfig
 from byhand.corpus import Batch
+from byhand.torch_device import torch_on
 
 if TYPE_CHECKING:
     from byhand.experiments.architecture import Architecture
@@ -52,20 +53,13 @@ def _in_numpy(options: "Architecture", config: DecoderConfig, seed: int, batches
 
 
 def _in_torch(options: "Architecture", config: DecoderConfig, seed: int, batches: Batches, validation: Sequence[Batch]) -> Training:
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError("experiment needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
+    torch = torch_on("experiment", options.device)
     from numpy_impl.models.decoder import Decoder as ByHand
     from torch_impl.models.decoder import Decoder
     from torch_impl.optim.adamw import AdamW
     from torch_impl.optim.warmup_schedules import warmup_cosine
     from torch_impl.train.loop import fit
 
-    if options.device == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError("experiment needs a CUDA device for device='cuda'; PyTorch sees none")
-        torch.backends.cuda.matmul.fp32_precision = "ieee"  # float32 means float32: no TF32 products, which round to ten bits
     start = ByHand(config, rng=np.random.default_rng(seed)).state_dict()
     model = Decoder(config).to(options.device)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()}, strict=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from byhand.configs.llama import LlamaConfig
 from byhand.corpus import Batch
+from byhand.torch_device import torch_on
 
 if TYPE_CHECKING:
     from byhand.experiments.long_context import LongContext
@@ -81,14 +82,7 @@ class _Numpy:
 
 class _Torch:
     def __init__(self, options: "LongContext"):
-        try:
-            import torch
-        except ImportError as error:
-            raise ValueError("long_context needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
-        if options.device == "cuda":
-            if not torch.cuda.is_available():
-                raise ValueError("long_context needs a CUDA device for device='cuda'; PyTorch sees none")
-            torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch_on("long_context", options.device)
         self.options = options
 
     def initial(self) -> dict[str, NDArray]:

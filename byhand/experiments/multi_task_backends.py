@@ -14,6 +14,7 @@ from byhand.configs.mixlora import MixLoRAConfig
 from byhand.corpus import Batch
 from byhand.routing_metrics import LayerRouting, RoutingWatch
 from byhand.tasks.multi_task import PADDING
+from byhand.torch_device import torch_on
 
 if TYPE_CHECKING:
     from byhand.experiments.multi_task import MultiTask
@@ -104,18 +105,11 @@ class _Numpy:
 
 class _Torch:
     def __init__(self, options: "MultiTask", by_hand: Any, adapters: Adapters):
-        try:
-            import torch
-        except ImportError as error:
-            raise ValueError("multi_task needs PyTorch for the torch backend: pip install 'byhand[torch]'") from error
+        torch = torch_on("multi_task", options.device)
         from torch_impl.finetune.apply_mixlora import apply_mixlora
         from torch_impl.finetune.manager import apply_lora
         from torch_impl.models.llama import Llama
 
-        if options.device == "cuda":
-            if not torch.cuda.is_available():
-                raise ValueError("multi_task needs a CUDA device for device='cuda'; PyTorch sees none")
-            torch.backends.cuda.matmul.fp32_precision = "ieee"
         self.options, self.torch, self.model = options, torch, Llama(options.model)
         for config in adapters:
             if isinstance(config, MixLoRAConfig):
