@@ -82,10 +82,11 @@ class CausalLM(LanguageModel):
         if self.watch is not None:
             self.watch(routes)
         # An update sums its micro-batches' losses, each divided by the tokens of all: what is added is weighed by this one's share of them.
-        extra, share, extra_backward = 0.0, 1.0, None
+        extra_backward = None
         if routes and self.routing_loss is not None:
             extra, extra_backward = routing_loss(routes, self.routing_loss, real=real)
             share = 1.0 if normalizer is None else int((targets != -100).sum()) / normalizer
+            loss = np.asarray(loss + share * extra, loss.dtype)
 
         def backward(dloss=1.0):
             dloss = np.asarray(dloss, loss.dtype)
@@ -93,7 +94,7 @@ class CausalLM(LanguageModel):
             dlogits = () if extra_backward is None else extra_backward(dloss * share)
             return add_grads(hidden_backward(dh, dlogits), dhead)
 
-        return np.asarray(loss + share * extra, loss.dtype), backward
+        return loss, backward
 
     def _stack(self, block: Callable[[int], Module], prepare: Callable[[Module], Module] | None, rng: np.random.Generator) -> Stack:
         """block(0) … block(n_layers − 1); with `prepare`, each gets its starting values and is handed over before the next one is made."""
