@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numpy_impl.layers.module import Module, flatten
+from numpy_impl.layers.module import flatten
 from parity.cases import array, case, dims, flag, left_out, mask, maybe, noise, number, one_of, size
 from parity.cases.finetune._models import plain_copy, trainable
 from parity.cases.quantize.int8 import codes
@@ -21,26 +21,31 @@ class Told(NamedTuple):
     kept: Any
 
 
-class Told_(Module):
-    """A layer whose Routing is an output too, so that the cotangent of the logits is seen."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def forward(self, x, *, real=None, noise=None):
-        y, ((logits, chosen, kept),), backward = self.layer.routed(x, real=real, noise=noise)
-
-        def told_backward(dy, dlogits):
-            dx, grads = backward(dy, (dlogits,))
-            return dx, {"layer": grads}
-
-        return Told(y, logits, chosen, kept), told_backward
-
-
 def watched(side, layer):
-    """The layer with its Routing as outputs."""
-    if side.name == "numpy":
-        return Told_(layer)
+    """The layer with its Routing as outputs, so that the cotangent of the logits is seen."""
+    return _watched(layer) if side.name == "numpy" else _watched_in_torch(layer)
+
+
+def _watched(layer):
+    from numpy_impl.layers.module import Module  # here, since mutants of that file are judged with this case
+
+    class Watched(Module):
+        def __init__(self):
+            self.layer = layer
+
+        def forward(self, x, *, real=None, noise=None):
+            y, ((logits, chosen, kept),), backward = self.layer.routed(x, real=real, noise=noise)
+
+            def told_backward(dy, dlogits):
+                dx, grads = backward(dy, (dlogits,))
+                return dx, {"layer": grads}
+
+            return Told(y, logits, chosen, kept), told_backward
+
+    return Watched()
+
+
+def _watched_in_torch(layer):
     import torch
 
     class Watched(torch.nn.Module):

@@ -28,10 +28,12 @@ def single_layers(side, module, x, weights, plan):
 
 def starts(side, module, x, weights, plan):
     """Every array is uniform within ±1/√(what it is multiplied by), as those of Linear layers are."""
-    layer = side.get("layers.Experts")(4, 16, 100, dtype=side.dtype)
-    for name, width in (("gate_proj", 16), ("up_proj", 16), ("down_proj", 100)):
-        value = side.numpy(layer.state_dict()[name])
-        yield f"{name} fills its range", 0.98 < np.abs(value).max() * width**0.5 <= 1, True
+    layer = side.get("layers.Experts")(2, 128, 600, dtype=side.dtype)            # more numbers than are drawn at once
+    for name, width in (("gate_proj", 128), ("up_proj", 128), ("down_proj", 600)):
+        value = side.numpy(layer.state_dict()[name]) * width**0.5
+        yield f"{name} fills its range", 0.98 < np.abs(value).max() <= 1, True
+        for part in (value.reshape(-1)[:1000], value.reshape(-1)[-1000:]):
+            yield f"deviation of {name}", abs(float(part.std()) * 3**0.5 - 1) < 0.15, True
 
 
 @case(

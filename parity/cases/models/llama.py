@@ -37,6 +37,30 @@ def loss(side, module, ids, noise=None, run="keep"):
         yield "a graph in inference", module.loss(ids, targets, run="inference").requires_grad, False
 
 
+def other_heads(side, module, ids, noise=None, run="keep"):
+    """What stands in the head's place, with a bias or an adapter, is in the loss as it is in the logits; a frozen one has no gradient."""
+    if 0 in ids.shape or module.head is None:
+        return
+    targets, options, plain = (ids + 1) % module.config.vocabulary, dict(noise=noise, run=run), module.head
+    cross_entropy = side.get("losses.cross_entropy")
+    biased = side.get("layers.Linear")(module.config.d_model, module.config.vocabulary, dtype=side.dtype)
+    frozen = side.get("layers.Linear")(module.config.d_model, module.config.vocabulary, bias=False, dtype=side.dtype)
+    frozen = frozen.freeze() if side.name == "numpy" else frozen.requires_grad_(False)
+    adapted = side.get("finetune.LoRALinear")(plain, r=1, alpha=1.0)
+    for label, head in (("biased", biased), ("frozen", frozen), ("adapted", adapted)):
+        module.head = head
+        want, loss = cross_entropy(_value(side, module.forward(ids, **options)), targets=targets), module.loss(ids, targets, **options)
+        yield f"loss of a {label} head", _value(side, loss), _value(side, want)
+        if side.name == "numpy":
+            trained = sorted(flatten(loss[1]().get("head", {})))
+            yield f"gradients of a {label} head", trained == sorted(head.parameters()), True
+    module.head = plain.unfreeze() if side.name == "numpy" else plain.requires_grad_(True)
+
+
+def _value(side, result):
+    return result[0] if side.name == "numpy" else result
+
+
 def starts(side, module, ids, noise=None, run="keep"):
     """The weights start with the deviations that the docstring names, on a model large enough to tell."""
     config = LlamaConfig(64, 64, 64, 2, 2, n_kv_heads=1, attention_bias=True, mlp_bias=True, qk_norm=True)
@@ -81,7 +105,7 @@ def ropes(draw, width):
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2, activation="swiglue"))),
     ],
-    also=[loss, starts],
+    also=[loss, other_heads, starts],
     equivalent={
         "None if config.window is None else (config.window - 1, 0) -> None if config.window is None else (config.window - 1, 1)":
             "every block is causal besides",
