@@ -98,7 +98,7 @@ def _dispatch(name: str, size: Size, rounds: int) -> dict[str, Any]:
     seconds = {"forward": _in_turn(rounds, forward | {"products": products_forward}),
                "forward + backward": _in_turn(rounds, both | {"products": products_both})}
     y = sparse()[0]
-    same = all(np.allclose(call().detach(), y, rtol=0, atol=1e-4 * float(np.abs(y).max())) for call, _ in torch_forwards.values())
+    same = all(np.allclose(call().detach(), y, rtol=0, atol=1e-5 * float(np.abs(y).max())) for call, _ in torch_forwards.values())
     return {"name": name, "size": dataclasses.asdict(size), "same": same, "seconds": seconds, "ratios": {
         what: {column: found[column] / found["numpy"] for column in found} for what, found in seconds.items()}}
 

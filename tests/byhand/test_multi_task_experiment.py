@@ -29,7 +29,7 @@ def test_both_implementations_tell_the_same(outcome):
     by_hand = run(MultiTask(**TINY, backend="numpy"))
     for one, other in zip([*outcome.trials, *outcome.results], [*by_hand.trials, *by_hand.results], strict=True):
         assert one[:4] == other[:4] and one.accuracy == other.accuracy
-        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-4)
+        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
         np.testing.assert_allclose(one.shares, other.shares, atol=0.02)
     assert [(result.method, result.seed) for result in outcome.results] == [(method, 0) for method in METHODS]
     assert len({tuple(result.losses[1:]) for result in outcome.results}) == 4              # every method is another
