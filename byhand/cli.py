@@ -10,7 +10,7 @@ from typing import Any
 
 import cyclopts
 
-from byhand import blas, cli_adapters, cli_draw
+from byhand import blas, cli_adapters, cli_draw, cli_models
 from byhand.checks import NonFiniteError
 from byhand.cli_common import FAILED, INTERRUPTED, OK, WRONG_USAGE, log, threads, with_options
 from byhand.run_config import resolve
@@ -47,7 +47,7 @@ def _train(*, config: Path | None = None, **options: Any) -> int:
 
 
 app.command(with_options(_train, TrainingConfig), name="train")
-for _name, _command in cli_adapters.COMMANDS.items():
+for _name, _command in (cli_adapters.COMMANDS | cli_models.COMMANDS).items():
     app.command(_command, name=_name)
 
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")

@@ -1,0 +1,61 @@
+"""The commands around real checkpoints: what a model makes of texts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from byhand.cli_common import OK, tune
+
+
+def embed(
+    model: str,
+    *texts: str,
+    file: Path | None = None,
+    query: str | None = None,
+    top: int | None = None,
+    out: Path | None = None,
+    pooling: Literal["auto", "mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"] = "auto",
+    normalize: bool | None = None,
+    batch: int = 32,
+    backend: Literal["numpy", "torch"] = "numpy",
+    dtype: Literal["float32", "float64"] = "float32",
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> int:
+    """Turn texts into vectors with a sentence encoder, and rank them by how close they are to a query.
+
+    Parameters
+    ----------
+    model
+        A directory as Hugging Face's hub holds a BERT, with what sentence-transformers adds to it where there is any.
+    texts
+        The texts, one vector each. Without them and without --file, every line of the standard input is one.
+    file
+        A file, every line of which is a text.
+    query
+        A text that the others are ranked against, by the cosine of the angle between the vectors.
+    top
+        How many of the ranked texts are told. Default: 5.
+    out
+        Where the vectors go: .npy, an array (texts, width), or .json, a list of texts and vectors.
+    pooling
+        How the vectors of a text's tokens become one. auto: as the directory says; where it says nothing, their mean.
+    normalize
+        Scale every vector to length 1. By default, as the directory says.
+    batch
+        Texts at a time; those of like length go together.
+    backend
+        By hand in NumPy, or PyTorch.
+    dtype
+        Of all computation.
+    device
+        Of PyTorch.
+    """
+    tune()
+    from byhand.commands.embed import embed as work
+
+    work(model, texts, file=file, query=query, top=top, out=out, pooling=pooling, normalize=normalize, batch=batch, backend=backend,
+         dtype=dtype, device=device)
+    return OK
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"embed": embed}
