@@ -171,17 +171,19 @@ class GenerationConfig:
 _WHOLE = ("max_new_tokens", "min_new_tokens", "no_repeat_ngram", "top_k", "forced_first", "forced_last", "pad", "beams", "groups", "n_best")
 _NAMES = {
     "max_new_tokens": "max_new_tokens", "min_new_tokens": "min_new_tokens", "temperature": "temperature", "top_k": "top_k",
-    "top_p": "top_p", "min_p": "min_p", "typical_p": "typical", "epsilon_cutoff": "epsilon", "eta_cutoff": "eta", "repetition_penalty": "repetition_penalty",
-    "no_repeat_ngram_size": "no_repeat_ngram", "bad_words_ids": "banned", "suppress_tokens": "suppressed",
-    "forced_bos_token_id": "forced_first", "forced_eos_token_id": "forced_last", "eos_token_id": "eos", "pad_token_id": "pad",
-    "stop_strings": "stop", "num_beams": "beams", "num_beam_groups": "groups", "diversity_penalty": "diversity_penalty",
-    "length_penalty": "length_penalty", "early_stopping": "early_stopping", "num_return_sequences": "n_best",
+    "top_p": "top_p", "min_p": "min_p", "typical_p": "typical", "epsilon_cutoff": "epsilon", "eta_cutoff": "eta",
+    "repetition_penalty": "repetition_penalty", "no_repeat_ngram_size": "no_repeat_ngram", "bad_words_ids": "banned",
+    "suppress_tokens": "suppressed", "forced_bos_token_id": "forced_first", "forced_eos_token_id": "forced_last", "eos_token_id": "eos",
+    "pad_token_id": "pad", "stop_strings": "stop", "num_beams": "beams", "num_beam_groups": "groups",
+    "diversity_penalty": "diversity_penalty", "length_penalty": "length_penalty", "early_stopping": "early_stopping",
+    "num_return_sequences": "n_best",
 }
 _OFF = {"top_k": 0, "top_p": 1.0, "typical": 1.0, "epsilon": 0.0, "eta": 0.0}       # the values by which their files say: no such rule
 _UNSUPPORTED: dict[str, Any] = {                                                # and the value at which each does nothing
-    "begin_suppress_tokens": None, "constraints": None, "dola_layers": None, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0,
-    "exponential_decay_length_penalty": None, "force_words_ids": None, "guidance_scale": 1.0, "max_time": None, "penalty_alpha": 0.0,
-    "renormalize_logits": False, "sequence_bias": None, "token_healing": False, "top_h": None, "watermarking_config": None,
+    "begin_suppress_tokens": None, "constraints": None, "dola_layers": None, "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0, "exponential_decay_length_penalty": None, "force_words_ids": None, "guidance_scale": 1.0,
+    "max_time": None, "penalty_alpha": 0.0, "renormalize_logits": False, "sequence_bias": None, "token_healing": False,
+    "top_h": None, "watermarking_config": None,
 }
 
 
