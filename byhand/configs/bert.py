@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from byhand.checks import demand, in_range, positive, size
+from byhand.checks import choice, demand, in_range, positive, size
 from byhand.configs.reading import from_dict
 
 
@@ -20,12 +20,13 @@ class BertConfig:
     n_layers : int     blocks
     n_heads : int      H, attention heads a block; a divisor of D
     d_hidden : int     F, width inside the feed-forward layers; None becomes 4 · D
-    segments : int     how many parts of an input (a question and its text, say) are told apart
+    segments : int     how many parts of an input (a question and its text, say) are told apart; 0: none, there is no table (DistilBERT)
     padding : int      the id whose embedding starts at 0 and does not learn by being read; None: there is none
     classes : int      how many a classifier tells apart
     dropout : float    of embeddings, attention probabilities, residual branches and what a classifier reads, in training
     norm_eps : float   ε of the layer norms
     activation : str   of the feed-forward layers and of the masked language model's head: gelu, gelu_tanh, relu or silu
+    pooler : str       the function behind the sequence classifier's pooler: "tanh", or "relu" (DistilBERT)
 
     Raises
     ------
@@ -49,13 +50,15 @@ class BertConfig:
     dropout: float = 0.1
     norm_eps: float = 1e-12
     activation: str = "gelu"
+    pooler: str = "tanh"
 
     def __post_init__(self) -> None:
         who = "BertConfig"
         if self.d_hidden is None:
             object.__setattr__(self, "d_hidden", 4 * self.d_model)
         size(who, vocabulary=self.vocabulary, max_length=self.max_length, d_model=self.d_model, n_layers=self.n_layers)
-        size(who, n_heads=self.n_heads, d_hidden=self.d_hidden, segments=self.segments, classes=self.classes)
+        size(who, n_heads=self.n_heads, d_hidden=self.d_hidden, classes=self.classes)
+        size(who, at_least=0, segments=self.segments)
         demand(who, self.d_model % self.n_heads == 0, "d_model to be a multiple of n_heads", d_model=self.d_model, n_heads=self.n_heads)
         if self.padding is not None:
             size(who, at_least=0, padding=self.padding)
@@ -63,6 +66,7 @@ class BertConfig:
         in_range(who, 0, 1, dropout=self.dropout)
         positive(who, norm_eps=self.norm_eps)
         demand(who, isinstance(self.activation, str), "activation by name", activation=self.activation)
+        choice(who, ("tanh", "relu"), pooler=self.pooler)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":

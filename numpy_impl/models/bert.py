@@ -20,6 +20,7 @@ from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
 from numpy_impl.models._head import add_grads
 from numpy_impl.ops.dropout import dropout
 from numpy_impl.ops.linear import frozen_linear, linear
+from numpy_impl.ops.relu import relu
 
 
 class Bert(Module):
@@ -44,14 +45,14 @@ class Bert(Module):
     >>> h, backward = Bert(config, rng=np.random.default_rng(0)).forward(ids, mask=ids != 0)
     >>> grads = backward(np.ones_like(h))                    # ids are no floats: the gradients alone come back
     >>> h.shape, list(grads)
-    ((2, 4, 4), ['tokens', 'segments', 'positions', 'norm', 'blocks'])
+    ((2, 4, 4), ['tokens', 'positions', 'norm', 'blocks', 'segments'])
     """
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None):
         rng = rng or np.random.default_rng()
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, padding_idx=config.padding, dtype=dtype, rng=rng)
-        self.segments = Embedding(config.segments, config.d_model, dtype=dtype, rng=rng)
+        self.segments = Embedding(config.segments, config.d_model, dtype=dtype, rng=rng) if config.segments else None
         self.positions = LearnedPositions(config.max_length, config.d_model, dtype=dtype, rng=rng)
         self.norm = LayerNorm(config.d_model, eps=config.norm_eps, dtype=dtype)
         self.blocks = Stack([
@@ -76,9 +77,12 @@ class Bert(Module):
         at_least_rank("Bert", 1, ids=ids)
         booleans("Bert", mask=mask)
         same_shape("Bert", ids.shape, segments=segments, mask=mask)
+        demand("Bert", segments is None or self.config.segments > 0, "no segments, of which this config has none", segments=segments)
         x, tokens_backward = self.tokens.forward(ids)                                                   # (..., T, D)
-        s, segments_backward = self.segments.forward(np.zeros_like(ids) if segments is None else segments)
-        x, positions_backward = self.positions.forward(x + s)
+        if self.segments is not None:
+            s, segments_backward = self.segments.forward(np.zeros_like(ids) if segments is None else segments)
+            x = x + s
+        x, positions_backward = self.positions.forward(x)
         x, norm_backward = self.norm.forward(x)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
         keys = None if mask is None else mask[..., None, None, :]                                       # for all heads and queries
@@ -88,8 +92,8 @@ class Bert(Module):
             dx, dblocks = blocks_backward(dh)
             dx, dnorm = norm_backward(dropout_backward(dx))
             dx, dpositions = positions_backward(dx)
-            return {"tokens": tokens_backward(dx), "segments": segments_backward(dx), "positions": dpositions, "norm": dnorm,
-                    "blocks": dblocks}
+            grads = {"tokens": tokens_backward(dx), "positions": dpositions, "norm": dnorm, "blocks": dblocks}
+            return grads if self.segments is None else grads | {"segments": segments_backward(dx)}
 
         return h, None if run == "inference" else backward
 
@@ -188,6 +192,8 @@ class BertMaskedLM(_BertHead):
 class BertSequenceClassifier(_BertHead):
     """logits = head(dropout(tanh(pooler(h₀)))),  where h₀ stands at the first token, [CLS]: one class for a sequence.
 
+    DistilBERT has a relu in the place of tanh.
+
     Parameters
     ----------
     config : BertConfig
@@ -216,13 +222,13 @@ class BertSequenceClassifier(_BertHead):
         demand("BertSequenceClassifier", h.shape[-2] > 0, "at least one token", hidden=h)
         shape = h.shape
         z, pooler_backward = self.pooler.forward(h[..., 0, :])                                          # (..., D)
-        pooled = np.tanh(z)
+        pooled, pooled_backward = _POOLERS[self.config.pooler](z)
         d, dropout_backward = dropout(pooled, p=self.config.dropout, noise=noise)
         logits, head_backward = self.head.forward(d)
 
         def backward(dlogits):
             dd, dhead = head_backward(dlogits)
-            dz, dpooler = pooler_backward(dropout_backward(dd) * (1 - pooled * pooled))                 # tanh' = 1 − tanh²
+            dz, dpooler = pooler_backward(pooled_backward(dropout_backward(dd)))
             dh = np.zeros(shape, dz.dtype)
             dh[..., 0, :] = dz                                                                          # no other token is read
             return dh, {"pooler": dpooler, "head": dhead}
@@ -265,6 +271,14 @@ class BertTokenClassifier(_BertHead):
             return dropout_backward(dd), {"head": dhead}
 
         return logits, backward
+
+
+def _tanh(z: NDArray) -> tuple[NDArray, Callable]:
+    y = np.tanh(z)
+    return y, lambda dy: dy * (1 - y * y)                                                               # tanh' = 1 − tanh²
+
+
+_POOLERS: dict[str, Callable] = {"tanh": _tanh, "relu": relu}
 
 
 def _start(module: Module, normal: tuple[str, ...], zero: tuple[str, ...], rng: np.random.Generator) -> None:

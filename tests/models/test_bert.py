@@ -177,7 +177,7 @@ def test_configs_of_other_models_are_refused(change, message):
     (dict(n_heads=5), "d_model to be a multiple of n_heads"),
     (dict(padding=11), "padding in \\[0, 10\\]"),
     (dict(padding=0.5), "padding as an integer"),
-    (dict(segments=0), "segments as an integer >= 1"),
+    (dict(segments=-1), "segments as an integer >= 0"),
     (dict(dropout=-0.1), "dropout in \\[0, 1\\]"),
 ])
 def test_what_is_no_config_is_refused(change, message):

@@ -35,7 +35,7 @@ class Bert(nn.Module):
         made: dict[str, Any] = dict(dtype=dtype, device=device, rng=rng)
         self.config = config
         self.tokens = Embedding(config.vocabulary, config.d_model, padding_idx=config.padding, **made)
-        self.segments = Embedding(config.segments, config.d_model, **made)
+        self.segments = Embedding(config.segments, config.d_model, **made) if config.segments else None
         self.positions = LearnedPositions(config.max_length, config.d_model, **made)
         self.norm = LayerNorm(config.d_model, eps=config.norm_eps, dtype=dtype, device=device)
         self.blocks = Stack([
@@ -54,7 +54,10 @@ class Bert(nn.Module):
             at_least_rank("Bert", 1, ids=ids)
             booleans("Bert", mask=mask)
             same_shape("Bert", ids.shape, segments=segments, mask=mask)
-            x = self.tokens(ids) + self.segments(torch.zeros_like(ids) if segments is None else segments)
+            demand("Bert", segments is None or self.config.segments > 0, "no segments, of which this config has none", segments=segments)
+            x = self.tokens(ids)
+            if self.segments is not None:
+                x = x + self.segments(torch.zeros_like(ids) if segments is None else segments)
             x = dropout(self.norm(self.positions(x)), p=self.config.dropout, noise=at(noise, "dropout"))
             keys = None if mask is None else mask[..., None, None, :]
             return self.blocks(x, mask=keys, noise=at(noise, "blocks"), run=run)
@@ -107,7 +110,10 @@ class BertMaskedLM(_BertHead):
 
 
 class BertSequenceClassifier(_BertHead):
-    """logits = head(dropout(tanh(pooler(h₀)))),  where h₀ stands at the first token, [CLS].  ids (..., T), T ≥ 1 -> logits (..., C)."""
+    """logits = head(dropout(tanh(pooler(h₀)))),  where h₀ stands at the first token, [CLS]; DistilBERT has relu for tanh.
+
+    ids (..., T), T ≥ 1 -> logits (..., C).
+    """
 
     def __init__(self, config: BertConfig, *, dtype: torch.dtype = torch.float32, device: Device = None,
                  rng: torch.Generator | None = None):
@@ -121,7 +127,8 @@ class BertSequenceClassifier(_BertHead):
 
     def _read(self, h: Tensor, noise: Noise | None) -> Tensor:
         demand("BertSequenceClassifier", h.shape[-2] > 0, "at least one token", hidden=h)
-        return self.head(dropout(torch.tanh(self.pooler(h[..., 0, :])), p=self.config.dropout, noise=noise))
+        pooled = _POOLERS[self.config.pooler](self.pooler(h[..., 0, :]))
+        return self.head(dropout(pooled, p=self.config.dropout, noise=noise))
 
 
 class BertTokenClassifier(_BertHead):
@@ -138,6 +145,9 @@ class BertTokenClassifier(_BertHead):
 
     def _read(self, h: Tensor, noise: Noise | None) -> Tensor:
         return self.head(dropout(h, p=self.config.dropout, noise=noise))
+
+
+_POOLERS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 def _start(module: nn.Module, normal: tuple[str, ...], zero: tuple[str, ...], rng: torch.Generator | None) -> None:
