@@ -43,9 +43,21 @@ def mean_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Call
 def mean_sqrt_len_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
     """y = Σₜ xₜ / √n  over the n tokens that the mask keeps: of independent xₜ it has one variance, whatever the length of the text.
 
-    Parameters, returns and errors as of `mean_pool`.
+    Parameters
+    ----------
+    x : (..., T, D)    a vector for each token, float32 or float64
+    mask : (..., T)    booleans, True where there is a token and not padding; None: everywhere. What stands at padding is not looked at
 
-    Source: Cer et al. 2018, "Universal sentence encoder", arXiv:1803.11175, section 3.1.
+    Returns
+    -------
+    y : (..., D)   0 where there is no token
+    backward : dy (..., D) -> dx (..., T, D)   0 at padding
+
+    Raises
+    ------
+    ValueError   if x is not float32 or float64 or has no two axes, or mask is not boolean or not of x's shape without its last axis
+
+    Source: Cer et al. 2018, "Universal sentence encoder", arXiv:1803.11175.
 
     Examples
     --------
@@ -61,9 +73,21 @@ def weighted_mean_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDAr
 
     In a model whose tokens see only those before them, the later ones know more.
 
-    Parameters, returns and errors as of `mean_pool`.
+    Parameters
+    ----------
+    x : (..., T, D)    a vector for each token, float32 or float64
+    mask : (..., T)    booleans, True where there is a token and not padding; None: everywhere. What stands at padding is not looked at
 
-    Source: Muennighoff 2022, "SGPT: GPT sentence embeddings for semantic search", arXiv:2202.08904, equation 2.
+    Returns
+    -------
+    y : (..., D)   0 where there is no token
+    backward : dy (..., D) -> dx (..., T, D)   0 at padding
+
+    Raises
+    ------
+    ValueError   if x is not float32 or float64 or has no two axes, or mask is not boolean or not of x's shape without its last axis
+
+    Source: Muennighoff 2022, "SGPT: GPT sentence embeddings for semantic search", arXiv:2202.08904.
 
     Examples
     --------
@@ -79,7 +103,19 @@ def weighted_mean_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDAr
 def cls_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
     """y = xₜ  of the first token that the mask keeps: of BERT's special token [CLS].
 
-    Parameters, returns and errors as of `mean_pool`.
+    Parameters
+    ----------
+    x : (..., T, D)    a vector for each token, float32 or float64
+    mask : (..., T)    booleans, True where there is a token and not padding; None: everywhere. What stands at padding is not looked at
+
+    Returns
+    -------
+    y : (..., D)   0 where there is no token
+    backward : dy (..., D) -> dx (..., T, D)   0 at padding
+
+    Raises
+    ------
+    ValueError   if x is not float32 or float64 or has no two axes, or mask is not boolean or not of x's shape without its last axis
 
     Examples
     --------
@@ -93,7 +129,19 @@ def cls_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Calla
 def last_token_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
     """y = xₜ  of the last token that the mask keeps, the only one that has seen all others where tokens see only those before them.
 
-    Parameters, returns and errors as of `mean_pool`.
+    Parameters
+    ----------
+    x : (..., T, D)    a vector for each token, float32 or float64
+    mask : (..., T)    booleans, True where there is a token and not padding; None: everywhere. What stands at padding is not looked at
+
+    Returns
+    -------
+    y : (..., D)   0 where there is no token
+    backward : dy (..., D) -> dx (..., T, D)   0 at padding
+
+    Raises
+    ------
+    ValueError   if x is not float32 or float64 or has no two axes, or mask is not boolean or not of x's shape without its last axis
 
     Examples
     --------
@@ -108,7 +156,19 @@ def last_token_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray
 def max_pool(x: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
     """y = maxₜ xₜ,  each entry apart, over the tokens that the mask keeps.
 
-    Parameters, returns and errors as of `mean_pool`; where several tokens share the largest entry, the gradient is the first one's.
+    Parameters
+    ----------
+    x : (..., T, D)    a vector for each token, float32 or float64
+    mask : (..., T)    booleans, True where there is a token and not padding; None: everywhere. What stands at padding is not looked at
+
+    Returns
+    -------
+    y : (..., D)   0 where there is no token
+    backward : dy (..., D) -> dx (..., T, D)   0 at padding; of tokens that share the largest entry, the first one gets it
+
+    Raises
+    ------
+    ValueError   if x is not float32 or float64 or has no two axes, or mask is not boolean or not of x's shape without its last axis
 
     Examples
     --------
