@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
 from byhand.noise import Noise
+from numpy_impl.decode.cache import LayerCache
+from numpy_impl.decode.context import ContextStore
 from numpy_impl.finetune._projections import OnFrozen, measure, wrap
 from numpy_impl.finetune.prefix import Prefix
 from numpy_impl.finetune.prefix_attention import prefix_attention
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.multi_head_attention import MultiHeadAttention
+from numpy_impl.layers.multi_head_attention import MultiHeadAttention, remembered
 
 
 class PrefixGroupedQueryAttention(OnFrozen):
@@ -49,16 +51,21 @@ class PrefixGroupedQueryAttention(OnFrozen):
         self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, bias: NDArray | None = None, *, rotary: tuple[NDArray, NDArray] | None = None,
-                mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None,
+                cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, dbias (None without bias), grads. The options are those of the base."""
         who, base = "PrefixGroupedQueryAttention", self.base
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
-        t = x.shape[-2]
-        broadcastable(who, (*x.shape[:-2], base.n_heads, t, t), bias=bias, mask=mask)
         (q, k, v), qkv_backward = base.qkv(x, rotary=rotary, noise=noise)
-        if base.window is not None:                                     # a window hides text; of the prefix it hides nothing
-            mask = _band(t, *base.window) if mask is None else mask & _band(t, *base.window)
+        window = base.window
+        if cache is not None:
+            k, v, mask, causal = remembered(cache, k, v, mask, None if window is None else window[0])
+            window = window if causal else None                         # what is seen lies in the window already
+        broadcastable(who, (*q.shape[:-1], k.shape[-2]), bias=bias, mask=mask)
+        if window is not None:                                          # a window hides text; of the prefix it hides nothing
+            band = _band(x.shape[-2], k.shape[-2], *window)
+            mask = band if mask is None else mask & band
         prefix, prefix_backward = self.prefix.forward()
         heads, heads_backward = prefix_attention(
             q, k, v, *prefix, bias, base.sinks, mask=mask, causal=causal, soft_cap=base.soft_cap, dropout=base.dropout, noise=noise
@@ -71,7 +78,7 @@ class PrefixGroupedQueryAttention(OnFrozen):
             dx, dbase = qkv_backward(dq, dk, dv)
             return dx, dbias, {"base": dbase | do_proj | base.grads(sinks=dsinks), "prefix": prefix_backward(*dprefix)}
 
-        return y, backward
+        return y, backward if cache is None else None
 
 
 class PrefixMultiHeadAttention(OnFrozen):
@@ -103,11 +110,18 @@ class PrefixMultiHeadAttention(OnFrozen):
         self.prefix = Prefix(n, base.n_heads, base.head_width, hidden=hidden, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, context: NDArray | None = None, bias: NDArray | None = None, *, mask: NDArray | None = None,
-                causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
-        """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads."""
+                causal: bool = False, noise: Noise | None = None,
+                cache: LayerCache | ContextStore | None = None) -> tuple[NDArray, Callable | None]:
+        """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads. The options are
+        those of the base."""
         base = self.base
         at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
-        (q, k, v), qkv_backward = base.qkv(x, context, noise=noise)
+        if isinstance(cache, ContextStore):
+            q, k, v = base.with_context(x, context, cache)
+        else:
+            (q, k, v), qkv_backward = base.qkv(x, context, noise=noise)
+            if cache is not None:
+                k, v, mask, causal = remembered(cache, k, v, mask)
         prefix, prefix_backward = self.prefix.forward()
         heads, heads_backward = prefix_attention(
             q, k, v, *prefix, bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise
@@ -120,7 +134,7 @@ class PrefixMultiHeadAttention(OnFrozen):
             dx, dcontext, dbase = qkv_backward(dq, dk, dv)
             return dx, dcontext, dbias, {"base": dbase | do_proj, "prefix": prefix_backward(*dprefix)}
 
-        return y, backward
+        return y, backward if cache is None else None
 
 
 def apply_prefix(model: Module, *, n: int, targets: Sequence[str] = ("*",), hidden: int | None = None,

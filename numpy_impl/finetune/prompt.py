@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from byhand.checks import at_least_rank, choice, demand, fail, ids_below, same_shape, size
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import Cache
 from numpy_impl.finetune._projections import OnFrozen
 from numpy_impl.layers.stack import Run
 from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
@@ -106,6 +107,19 @@ class PromptTuned(OnFrozen):
             return _with_head(hidden_backward(dh), dhead)
 
         return loss, backward
+
+    def new_cache(self, kind: str = "auto", **options: Any) -> Cache:
+        """As the base's."""
+        return self.base.new_cache(kind, **options)
+
+    def extend(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> NDArray:
+        """As the base's; the prompt is what an empty cache takes in first."""
+        if not len(cache.lengths) and len(self.prompt):
+            places = cache.place((len(ids), len(self.prompt)))
+            prompt = np.broadcast_to(self.prompt, (len(ids), *self.prompt.shape))
+            self.base.trunk(prompt, run="inference", caches=cache.layers(places))
+            cache.advance(places)
+        return self.base.extend(ids, cache, real=real, last=last)
 
     def hidden(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
         """ids (..., T) -> h (..., T, D), what the head reads; backward: dh -> grads, without the head's (no backward in inference)."""

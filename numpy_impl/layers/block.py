@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice, demand, in_range, positive
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from numpy_impl.layers.gated_feed_forward import GATES, GatedFeedForward
@@ -92,26 +93,28 @@ class Block(Module):
             _start_deepnorm(self, beta, rng)
 
     def forward(self, x: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None, causal: bool = False,
-                noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, dbias (None without bias), grads.
 
-        bias, added to the attention scores, and mask, True = may see, broadcast to (..., H, T, T).
+        bias, added to the attention scores, and mask, True = may see, broadcast to (..., H, T, T). With a cache x (B, T, D) are the newest
+        of S tokens, which see each other and those before them, bias and mask are (B, H, T, S), and there is no backward.
         """
-        y, _, backward = self.routed(x, bias, mask=mask, causal=causal, noise=noise)
+        y, _, backward = self.routed(x, bias, mask=mask, causal=causal, noise=noise, cache=cache)
         return y, backward
 
     def routed(self, x: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None, causal: bool = False,
-               real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+               real: NDArray | None = None, noise: Noise | None = None,
+               cache: LayerCache | None = None) -> tuple[NDArray, Routes, Callable | None]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
         the routers -> dx, dbias, grads."""
         routes: list[Routing] = []
-        attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"))
+        attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"), cache=cache)
         attend = _then_dropout(attend, self.dropout, at(noise, "dropout1"))
         feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
         feed = _then_dropout(feed, self.dropout, at(noise, "dropout2"))
         if self.order == "parallel":
             y, parallel_backward = _parallel(x, self.norm1, attend, feed)
-            return y, tuple(routes), parallel_backward
+            return y, tuple(routes), parallel_backward if cache is None else None
         mid, attn_backward = self._add(x, attend, self.norm1, self.norm1_after)
         y, mlp_backward = self._add(mid, feed, self.norm2, self.norm2_after)
 
@@ -120,7 +123,7 @@ class Block(Module):
             dx, _, dbias, dattn, dnorm1, dnorm1_after = attn_backward(dmid)
             return dx, dbias, _present(norm1=dnorm1, attn=dattn, norm1_after=dnorm1_after, norm2=dnorm2, mlp=dmlp, norm2_after=dnorm2_after)
 
-        return y, tuple(routes), backward
+        return y, tuple(routes), backward if cache is None else None
 
     def _add(self, x: NDArray, branch: Callable, norm: Module | None, after: Module | None) -> tuple[NDArray, Callable]:
         """x and what a branch adds to it; backward: dy -> dx, *what else the branch returns, gradients of branch, norm and after."""

@@ -9,6 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
+from numpy_impl.decode.context import ContextStore
 from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.block import Block, Order, _make_norm, _present, _start_deepnorm, _then_dropout
 from numpy_impl.layers.multi_head_attention import MultiHeadAttention
@@ -62,24 +64,28 @@ class CrossBlock(Block):
             _start_deepnorm(self.cross_attn, beta, rng)
 
     def forward(self, x: NDArray, context: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None,
-                context_mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                context_mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None,
+                cache: tuple[LayerCache, ContextStore] | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D), context (..., S, C) -> y (..., T, D); backward: dy -> dx, dcontext, dbias (None without bias), grads.
 
         bias, added to the scores among x itself, and mask broadcast to (..., H, T, T), context_mask to (..., H, T, S); True = may see.
-        causal too is among x itself.
+        causal too is among x itself. With a cache, one of x and one of the context, x (B, T, D) are the newest of S tokens, which see each
+        other and those before them, bias and mask are (B, H, T, S), and there is no backward.
         """
-        y, _, backward = self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise)
+        y, _, backward = self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise, cache=cache)
         return y, backward
 
     def routed(self, x: NDArray, context: NDArray, bias: NDArray | None = None, *, mask: NDArray | None = None,
                context_mask: NDArray | None = None, causal: bool = False, real: NDArray | None = None,
-               noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+               noise: Noise | None = None,
+               cache: tuple[LayerCache, ContextStore] | None = None) -> tuple[NDArray, Routes, Callable | None]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
         the routers -> dx, dcontext, dbias, grads."""
         routes: list[Routing] = []
-        attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"))
+        own, other = (None, None) if cache is None else cache
+        attend = partial(self.attn.forward, bias=bias, mask=mask, causal=causal, noise=at(noise, "attn"), cache=own)
         attend = _then_dropout(attend, self.dropout, at(noise, "dropout1"))
-        cross = partial(self.cross_attn.forward, context=context, mask=context_mask, noise=at(noise, "cross_attn"))
+        cross = partial(self.cross_attn.forward, context=context, mask=context_mask, noise=at(noise, "cross_attn"), cache=other)
         cross = _then_dropout(cross, self.dropout, at(noise, "dropout_cross"))
         feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
         feed = _then_dropout(feed, self.dropout, at(noise, "dropout2"))
@@ -96,4 +102,4 @@ class CrossBlock(Block):
                 norm_cross_after=dnorm_cross_after, norm2=dnorm2, mlp=dmlp, norm2_after=dnorm2_after,
             )
 
-        return y, tuple(routes), backward
+        return y, tuple(routes), backward if cache is None else None

@@ -13,8 +13,10 @@ from numpy_impl.attention.linear_attention import linear_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.attention.sliding_window import sliding_window_attention
 from numpy_impl.attention.strided import strided_attention
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
+from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.positions.alibi import alibi_bias
 from numpy_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
 from numpy_impl.positions.t5 import t5_bias
@@ -71,18 +73,24 @@ class DecoderAttention(Module):
         self.o_proj = Linear(d_model, d_model, bias=bias, dtype=dtype, rng=rng)
         self.relative = np.zeros((buckets, n_heads), dtype) if positions == "relative" else None
 
-    def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
-        """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads."""
+    def forward(self, x: NDArray, *, noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
+        """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads.
+
+        With a cache, x (B, T, D) are the newest tokens, which see each other and those before them, and there is no backward.
+        """
         at_least_rank("DecoderAttention", 2, x=x)
         t = x.shape[-2]
         q, q_backward = self.q_proj.forward(x, noise=at(noise, "q_proj"))       # (..., T, D)
         k, k_backward = self.k_proj.forward(x, noise=at(noise, "k_proj"))
         v, v_backward = self.v_proj.forward(x, noise=at(noise, "v_proj"))
-        turn = self._rotation(x)
+        turn = self._rotation(x, np.arange(t) if cache is None else cache.places.positions[:, None])
         q, turn_q_backward = turn(self._split(q))                       # (..., H, T, D/H)
         k, turn_k_backward = turn(self._split(k))
-        bias, bias_backward = self._bias(t, x.dtype)                    # (H, T, T), or None
-        heads, heads_backward = self._attend(q, k, self._split(v), bias, noise)
+        if cache is not None:
+            heads = self._remember(q, k, self._split(v), cache, noise)
+        else:
+            bias, bias_backward = self._bias(t, t, x.dtype)             # (H, T, T), or None
+            heads, heads_backward = self._attend(q, k, self._split(v), bias, noise)
         y, o_backward = self.o_proj.forward(_merge(heads), noise=at(noise, "o_proj"))
 
         def backward(dy):
@@ -96,21 +104,39 @@ class DecoderAttention(Module):
                 grads |= self.grads(relative=bias_backward(*dbias))
             return dx_by_q + dx_by_k + dx_by_v, grads
 
-        return y, backward
+        return y, backward if cache is None else None
 
-    def _rotation(self, x: NDArray) -> Callable:
+    def _remember(self, q: NDArray, k: NDArray, v: NDArray, cache: LayerCache, noise: Noise | None) -> NDArray:
+        """The heads (B, H, T, D/H) of the newest tokens, which also see the keys and values that are remembered."""
+        left = self.window - 1 if self.attention == "window" else None
+        k, v, mask, alike = remembered(cache, k, v, None, left)
+        t, s = q.shape[-2], k.shape[-2]
+        if alike:
+            return self._attend(q, k, v, self._bias(t, s, q.dtype)[0], noise)[0]
+        # Rows of different lengths: what depends on how far back a key stands is another table for each row.
+        demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
+               lengths=cache.places.lengths.tolist())
+        back = cache.places.positions[:, :, None] - (cache.first[:, None, None] + np.arange(s))       # (B, T, S)
+        if self.attention == "strided":
+            mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
+        furthest = max(cache.places.longest, 1)
+        by_distance = self._bias(1, furthest, q.dtype)[0]               # (H, 1, furthest), from the furthest to the last query's own
+        bias = None if by_distance is None else by_distance[:, 0, ::-1][:, np.clip(back, 0, furthest - 1)].swapaxes(0, 1)
+        return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)[0]
+
+    def _rotation(self, x: NDArray, positions: NDArray) -> Callable:
         """q (..., T, E) -> q with the token at each position turned by it, and the pullback; q as it is where positions do not turn."""
         if self.positions != "rotary":
             return lambda q: (q, lambda dq: dq)
         frequencies = rotary_frequencies(x.shape[-1] // self.n_heads, base=self.rope_base)
-        cos, sin = rotary_table(np.arange(x.shape[-2]), frequencies=frequencies, dtype=x.dtype)
+        cos, sin = rotary_table(positions, frequencies=frequencies, dtype=x.dtype)
         return partial(rotary, cos=cos, sin=sin)
 
-    def _bias(self, t: int, dtype: DTypeLike) -> tuple[NDArray | None, Callable | None]:
+    def _bias(self, t: int, s: int, dtype: DTypeLike) -> tuple[NDArray | None, Callable | None]:
         """What is added to the scores, and for a learned one the pullback dbias -> dtable."""
         if self.positions == "relative":
-            return t5_bias(self.relative, queries=t, keys=t, bidirectional=False, max_distance=self.max_distance)
-        return (alibi_bias(self.n_heads, queries=t, keys=t, dtype=dtype) if self.positions == "alibi" else None), None
+            return t5_bias(self.relative, queries=t, keys=s, bidirectional=False, max_distance=self.max_distance)
+        return (alibi_bias(self.n_heads, queries=t, keys=s, dtype=dtype) if self.positions == "alibi" else None), None
 
     def _attend(self, q: NDArray, k: NDArray, v: NDArray, bias: NDArray | None, noise: Noise | None) -> tuple[NDArray, Callable]:
         """heads (..., H, T, D/H) -> y, shaped alike; backward: dy -> dq, dk, dv and, where scores have a bias, dbias."""

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from byhand.checks import choice, in_range
 from byhand.configs.decoder import DROPPING, NORM_TYPES, NORMS
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers._routed import Routes, Routing, telling
 from numpy_impl.layers.decoder_attention import DecoderAttention
 from numpy_impl.layers.feed_forward import ACTIVATIONS, FeedForward
@@ -73,16 +74,17 @@ class DecoderBlock(Module):
         self.norm2 = make_norm()
         self.mlp = make_mlp(d_model, d_hidden, activation=activation, **made)
 
-    def forward(self, x: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
-        """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads."""
-        y, _, backward = self.routed(x, noise=noise)
+    def forward(self, x: NDArray, *, noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
+        """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads (none with a cache, where x (B, T, D) are the newest tokens)."""
+        y, _, backward = self.routed(x, noise=noise, cache=cache)
         return y, backward
 
-    def routed(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+    def routed(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
+               cache: LayerCache | None = None) -> tuple[NDArray, Routes, Callable | None]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
         the routers -> dx, grads."""
         routes: list[Routing] = []
-        attend = partial(self.attn.forward, noise=at(noise, "attn"))
+        attend = partial(self.attn.forward, noise=at(noise, "attn"), cache=cache)
         mid, mid_backward = self._residual(x, attend, self.norm1, at(noise, "dropout1"))
         feed = partial(telling, self.mlp, routes, real=real, noise=at(noise, "mlp"))
         y, y_backward = self._residual(mid, feed, self.norm2, at(noise, "dropout2"))
@@ -92,7 +94,7 @@ class DecoderBlock(Module):
             dx, dattn, dnorm1 = mid_backward(dmid)
             return dx, {"norm1": dnorm1, "attn": dattn, "norm2": dnorm2, "mlp": dmlp}
 
-        return y, tuple(routes), backward
+        return y, tuple(routes), backward if cache is None else None
 
     def _residual(self, x: NDArray, branch: Callable, norm: Module | None, noise: Noise | None) -> tuple[NDArray, Callable]:
         """y = after(x + dropout(branch(before(x)))), where one of before and after may be the norm; backward: dy -> dx, dbranch, dnorm."""

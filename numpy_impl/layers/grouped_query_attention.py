@@ -12,8 +12,10 @@ from byhand.noise import Noise, at
 from numpy_impl.attention.grouped_query import grouped_query_attention
 from numpy_impl.attention.sinks import sink_attention
 from numpy_impl.attention.sliding_window import sliding_window_attention
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
+from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.layers.norm import RMSNorm
 from numpy_impl.ops.qk_norm import qk_norm
 from numpy_impl.positions.rotary import rotary as turn
@@ -87,18 +89,24 @@ class GroupedQueryAttention(Module):
         self.sinks = np.zeros(n_heads, dtype) if sinks else None
 
     def forward(self, x: NDArray, bias: NDArray | None = None, *, rotary: tuple[NDArray, NDArray] | None = None,
-                mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                mask: NDArray | None = None, causal: bool = False, noise: Noise | None = None,
+                cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, dbias (None without bias), grads.
 
         bias is added to the scores and broadcasts to (..., H, T, T); mask too, True = may see; rotary is the pair cos, sin (..., T, R/2)
-        of `rotary_table`, one for all sequences or one for each.
+        of `rotary_table`, one for all sequences or one for each. With a cache, x (B, T, D) are the newest of S tokens: scores are
+        (B, H, T, S), causal whatever is said, and there is no backward.
         """
         who = "GroupedQueryAttention"
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
-        broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
         (q, k, v), qkv_backward = self.qkv(x, rotary=rotary, noise=noise)
-        heads, heads_backward = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)      # (..., H, T, E)
+        window = self.window
+        if cache is not None:
+            k, v, mask, causal = remembered(cache, k, v, mask, None if window is None else window[0])
+            window = window if causal else None                         # what is seen lies in the window already
+        broadcastable(who, (*q.shape[:-1], k.shape[-2]), bias=bias, mask=mask)
+        heads, heads_backward = self._attend(q, k, v, bias, mask=mask, causal=causal, window=window, noise=noise)      # (..., H, T, E)
         y, merge_backward = self.merge(heads, noise=noise)
 
         def backward(dy):
@@ -107,7 +115,7 @@ class GroupedQueryAttention(Module):
             dx, grads = qkv_backward(dq, dk, dv)
             return dx, dbias, grads | do_proj | self.grads(sinks=dsinks)
 
-        return y, backward
+        return y, backward if cache is None else None
 
     def qkv(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None,
             noise: Noise | None = None) -> tuple[tuple[NDArray, NDArray, NDArray], Callable]:
@@ -155,13 +163,14 @@ class GroupedQueryAttention(Module):
         return x.reshape(*x.shape[:-1], x.shape[-1] // self.head_width, self.head_width)
 
     def _attend(self, q: NDArray, k: NDArray, v: NDArray, bias: NDArray | None, *, mask: NDArray | None, causal: bool,
-                noise: Noise | None) -> tuple[NDArray, Callable]:
-        """q (..., H, T, E), k and v (..., K, T, E) -> heads (..., H, T, E); backward: dheads -> dq, dk, dv, dbias, dsinks."""
+                window: tuple[int | None, int | None] | None, noise: Noise | None) -> tuple[NDArray, Callable]:
+        """q (..., H, T, E), k and v (..., K, S, E) -> heads (..., H, T, E); backward: dheads -> dq, dk, dv, dbias, dsinks."""
         drops = noise is not None and self.dropout > 0
-        if self.window is not None and bias is None and mask is None and self.sinks is None and not drops:
-            return self._slide(q, k, v, causal)
-        if self.window is not None:                                     # beside anything else, the window is a mask
-            mask = _band(q.shape[-2], *self.window) if mask is None else mask & _band(q.shape[-2], *self.window)
+        if window is not None and bias is None and mask is None and self.sinks is None and not drops:
+            return self._slide(q, k, v, causal, window)
+        if window is not None:                                          # beside anything else, the window is a mask
+            band = _band(q.shape[-2], k.shape[-2], *window)
+            mask = band if mask is None else mask & band
         options = dict(mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise)
         if self.sinks is None:
             heads, plain_backward = grouped_query_attention(q, k, v, bias, **options)
@@ -175,26 +184,27 @@ class GroupedQueryAttention(Module):
 
         return heads, backward
 
-    def _slide(self, q: NDArray, k: NDArray, v: NDArray, causal: bool) -> tuple[NDArray, Callable]:
+    def _slide(self, q: NDArray, k: NDArray, v: NDArray, causal: bool,
+               window: tuple[int | None, int | None]) -> tuple[NDArray, Callable]:
         """The heads of a window that nothing else joins: only its band of the scores is computed."""
         *lead, h, t, e = q.shape
-        groups = (*lead, self.n_kv_heads, h // self.n_kv_heads, t, e)
-        k, v = (np.broadcast_to(x[..., None, :, :], groups) for x in (k, v))      # a view for every head of the group
+        groups = (*lead, self.n_kv_heads, h // self.n_kv_heads)
+        k, v = (np.broadcast_to(x[..., None, :, :], (*groups, *x.shape[-2:])) for x in (k, v))      # a view for every head of the group
         heads, slide_backward = sliding_window_attention(
-            q.reshape(groups), k, v, window=self.window, causal=causal, soft_cap=self.soft_cap
+            q.reshape(*groups, t, e), k, v, window=window, causal=causal, soft_cap=self.soft_cap
         )
 
         def backward(dheads):
-            dq, dk, dv = slide_backward(dheads.reshape(groups))
+            dq, dk, dv = slide_backward(dheads.reshape(*groups, t, e))
             return dq.reshape(q.shape), dk.sum(-3), dv.sum(-3), None, None    # the group's sum: its heads share them
 
         return heads.reshape(q.shape), backward
 
 
-def _band(t: int, left: int | None, right: int | None) -> NDArray:
-    """(T, T) booleans: key s lies in the window of query t, t − left ≤ s ≤ t + right."""
-    left, right = (t if reach is None else min(reach, t) for reach in (left, right))
-    return np.tri(t, k=right, dtype=bool) & ~np.tri(t, k=-left - 1, dtype=bool)
+def _band(t: int, s: int, left: int | None, right: int | None) -> NDArray:
+    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T: the last beside the last."""
+    left, right = (s + t if reach is None else min(reach, s + t) for reach in (left, right))
+    return np.tri(t, s, k=s - t + right, dtype=bool) & ~np.tri(t, s, k=s - t - left - 1, dtype=bool)
 
 
 def _side_by_side(heads: NDArray) -> NDArray:

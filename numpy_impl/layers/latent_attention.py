@@ -11,8 +11,10 @@ from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise, at
 from numpy_impl.attention.latent import latent_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Grads, Module
+from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.layers.norm import RMSNorm
 from numpy_impl.positions.rotary import rotary as turn
 
@@ -86,10 +88,11 @@ class MultiHeadLatentAttention(Module):
         self.o_proj = Linear(n_heads * value_width, d_model, bias=bias, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
-                noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D) -> y (..., T, D); backward: dy -> dx, grads.
 
-        mask broadcasts to (..., H, T, T), True = may see; rotary is the pair cos, sin (..., T, R/2) of `rotary_table`.
+        mask broadcasts to (..., H, T, T), True = may see; rotary is the pair cos, sin (..., T, R/2) of `rotary_table`. With a cache, which
+        holds latents and turned keys, x (B, T, D) are the newest of S tokens, causal whatever is said, and there is no backward.
         """
         at_least_rank("MultiHeadLatentAttention", 2, x=x)
         e, c = self.head_width, self.kv_rank
@@ -99,6 +102,9 @@ class MultiHeadLatentAttention(Module):
         latent, norm_backward = self.kv_a_norm.forward(down[..., :c])   # (..., T, C)
         q_turned, turn_q_backward = self._turn(q[..., e:], rotary)
         k_turned, turn_k_backward = self._turn(down[..., None, :, c:], rotary)              # (..., 1, T, R): one for all heads
+        if cache is not None:
+            held, k_turned, mask, causal = remembered(cache, latent[..., None, :, :], k_turned, mask)    # (B, 1, S, C) and (B, 1, S, R)
+            latent = held[..., 0, :, :]
         attend = self._absorbed if self.absorb else self._built
         heads, heads_backward = attend(                                 # (..., H, T, W)
             q[..., :e], q_turned, latent, k_turned[..., 0, :, :],
@@ -118,7 +124,7 @@ class MultiHeadLatentAttention(Module):
                 "kv_a_proj": dkv_a_proj, "kv_a_norm": dkv_a_norm, "kv_b_proj": dkv_b_proj, "o_proj": do_proj
             }
 
-        return y, backward
+        return y, backward if cache is None else None
 
     def _built(self, q: NDArray, q_turned: NDArray, latent: NDArray, k_turned: NDArray, **options: Any) -> tuple[NDArray, Callable]:
         """The heads (..., H, T, W) from keys and values that are built.
@@ -129,7 +135,7 @@ class MultiHeadLatentAttention(Module):
         up, kv_b_backward = self.kv_b_proj.forward(latent, noise=at(options["noise"], "kv_b_proj"))
         up = _split(up, self.n_heads)                                   # (..., H, T, E + W)
         query = np.concatenate([q, q_turned], -1)
-        key = np.concatenate([up[..., :e], np.broadcast_to(k_turned[..., None, :, :], q_turned.shape)], -1)
+        key = np.concatenate([up[..., :e], np.broadcast_to(k_turned[..., None, :, :], (*up.shape[:-1], k_turned.shape[-1]))], -1)
         heads, heads_backward = scaled_dot_product(query, key, up[..., e:], **options)
 
         def backward(dheads):

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.checks import in_range
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers._routed import Routes, routed
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
@@ -71,17 +72,19 @@ class LlamaBlock(Module):
         self.mlp = mlp
 
     def forward(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
-                noise: Noise | None = None) -> tuple[NDArray, Callable]:
-        """x (..., T, D), rotary and mask as GroupedQueryAttention takes them -> y (..., T, D); backward: dy -> dx, grads."""
-        y, _, backward = self.routed(x, rotary=rotary, mask=mask, causal=causal, noise=noise)
+                noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[NDArray, Callable | None]:
+        """x (..., T, D), rotary, mask and cache as GroupedQueryAttention takes them -> y (..., T, D); backward: dy -> dx, grads (none with
+        a cache)."""
+        y, _, backward = self.routed(x, rotary=rotary, mask=mask, causal=causal, noise=noise, cache=cache)
         return y, backward
 
     def routed(self, x: NDArray, *, rotary: tuple[NDArray, NDArray] | None = None, mask: NDArray | None = None, causal: bool = False,
-               real: NDArray | None = None, noise: Noise | None = None) -> tuple[NDArray, Routes, Callable]:
+               real: NDArray | None = None, noise: Noise | None = None,
+               cache: LayerCache | None = None) -> tuple[NDArray, Routes, Callable | None]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding; backward: dy, dlogits of
         the routers -> dx, grads."""
         h, norm1_backward = self.norm1.forward(x)
-        h, attn_backward = self.attn.forward(h, rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"))
+        h, attn_backward = self.attn.forward(h, rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"), cache=cache)
         h, dropout1_backward = dropout(h, p=self.dropout, noise=at(noise, "dropout1"))
         mid = x + h
         h, norm2_backward = self.norm2.forward(mid)
@@ -96,4 +99,4 @@ class LlamaBlock(Module):
             dbranch, dnorm1 = norm1_backward(dh)
             return dmid + dbranch, {"norm1": dnorm1, "attn": dattn, "norm2": dnorm2, "mlp": dmlp}
 
-        return mid + h, routes, backward
+        return mid + h, routes, backward if cache is None else None

@@ -8,6 +8,8 @@ from numpy.typing import DTypeLike, NDArray
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise, at
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
+from numpy_impl.decode.cache import LayerCache
+from numpy_impl.decode.context import ContextStore
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 
@@ -56,13 +58,21 @@ class MultiHeadAttention(Module):
         self.o_proj = Linear(width, d_model, bias=bias, dtype=dtype, rng=rng)
 
     def forward(self, x: NDArray, context: NDArray | None = None, bias: NDArray | None = None, *, mask: NDArray | None = None,
-                causal: bool = False, noise: Noise | None = None) -> tuple[NDArray, Callable]:
+                causal: bool = False, noise: Noise | None = None,
+                cache: LayerCache | ContextStore | None = None) -> tuple[NDArray, Callable | None]:
         """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads.
 
-        bias, added to the scores, and mask, True = may see, broadcast to (..., H, T, S).
+        bias, added to the scores, and mask, True = may see, broadcast to (..., H, T, S). With a cache there is no backward. x (B, T, D) are
+        then the newest of S tokens, causal whatever is said; with a ContextStore, keys and values of the context are those of the first
+        call.
         """
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
-        (q, k, v), qkv_backward = self.qkv(x, context, noise=noise)
+        if isinstance(cache, ContextStore):
+            q, k, v = self.with_context(x, context, cache)
+        else:
+            (q, k, v), qkv_backward = self.qkv(x, context, noise=noise)
+            if cache is not None:
+                k, v, mask, causal = remembered(cache, k, v, mask)
         heads, heads_backward = scaled_dot_product(
             q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
         )                                                               # (..., H, T, E)
@@ -74,7 +84,7 @@ class MultiHeadAttention(Module):
             dx, dcontext, grads = qkv_backward(dq, dk, dv)
             return dx, dcontext, dbias, grads | do_proj
 
-        return y, backward
+        return y, backward if cache is None else None
 
     def qkv(self, x: NDArray, context: NDArray | None = None, *,
             noise: Noise | None = None) -> tuple[tuple[NDArray, NDArray, NDArray], Callable]:
@@ -95,6 +105,12 @@ class MultiHeadAttention(Module):
 
         return (self._split(q), self._split(k), self._split(v)), backward
 
+    def with_context(self, x: NDArray, context: NDArray | None, held: ContextStore) -> tuple[NDArray, NDArray, NDArray]:
+        """q of x, k and v of the context: made once, and kept."""
+        if held.key is None:
+            held.hold(self._split(self.k_proj(context)), self._split(self.v_proj(context)))
+        return self._split(self.q_proj(x)), held.key, held.value
+
     def merge(self, heads: NDArray, *, noise: Noise | None = None) -> tuple[NDArray, Callable]:
         """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side; backward: dy -> dheads, grads."""
         y, o_backward = self.o_proj.forward(_side_by_side(heads), noise=at(noise, "o_proj"))
@@ -108,6 +124,15 @@ class MultiHeadAttention(Module):
     def _split(self, x: NDArray) -> NDArray:
         """(..., T, H · E) -> (..., H, T, E): a view."""
         return x.reshape(*x.shape[:-1], self.n_heads, self.head_width).swapaxes(-2, -3)
+
+
+def remembered(cache: LayerCache, k: NDArray, v: NDArray, mask: NDArray | None,
+               left: int | None = None) -> tuple[NDArray, NDArray, NDArray | None, bool]:
+    """Keys and values of all tokens from those of the new ones (B, H, T, E), and the mask and the causality that are left to apply."""
+    k, v, seen = cache.append(k, v, left=left)
+    if seen is None:
+        return k, v, mask, True
+    return k, v, seen if mask is None else seen & mask, False            # what is seen is up to each token's own place
 
 
 def _side_by_side(heads: NDArray) -> NDArray:

@@ -1,12 +1,12 @@
 """A list of layers run one after the other, in the three ways there are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import choice
+from byhand.checks import choice, demand
 from byhand.noise import Noise, at
 from numpy_impl.layers._routed import Routes, routed
 from numpy_impl.layers.module import Module
@@ -30,7 +30,8 @@ class Stack(Module):
     - ``"inference"``: nothing; there is no backward.
 
     Further inputs go to every layer as they are: arrays in `shared` (a context, a bias on the scores), whose gradients are sums over the
-    layers, and keyword inputs (a mask, say); `noise` reaches layer i as the stream named i.
+    layers; and keyword inputs (a mask, say); `noise` reaches layer i as the stream named i. In inference `caches`, one a layer, reach layer i
+    as its `cache`.
 
     Examples
     --------
@@ -54,22 +55,25 @@ class Stack(Module):
         self.layers[int(name)] = module
 
     def forward(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
-                **inputs: Any) -> tuple[NDArray, Callable | None]:
+                caches: Sequence[Any] | None = None, **inputs: Any) -> tuple[NDArray, Callable | None]:
         """x, *shared -> y; backward: dy -> dx, *dshared, grads, one a layer (no backward in inference)."""
-        y, _, backward = self.routed(x, *shared, noise=noise, run=run, **inputs)
+        y, _, backward = self.routed(x, *shared, noise=noise, run=run, caches=caches, **inputs)
         return y, backward
 
     def routed(self, x: NDArray, *shared: NDArray | None, noise: Noise | None = None, run: Run = "keep",
-               **inputs: Any) -> tuple[NDArray, Routes, Callable | None]:
+               caches: Sequence[Any] | None = None, **inputs: Any) -> tuple[NDArray, Routes, Callable | None]:
         """x, *shared -> y, and what the routers of all layers did; backward: dy, their dlogits -> dx, *dshared, grads, one a layer."""
         choice("Stack", ("keep", "recompute", "inference"), run=run)
+        if caches is not None:
+            demand("Stack", run == "inference", "run='inference' with caches", run=run)
+            demand("Stack", len(caches) == len(self.layers), f"{len(self.layers)} caches, one a layer", caches=len(caches))
         streams = [at(noise, str(i)) for i in range(len(self.layers))]
         trail: list[Any] = []                          # per layer: its pullback, or the input to make it from
         own: list[slice] = []                          # per layer: which of all routers are its own
         routes: Routes = ()
-        for layer, stream in zip(self.layers, streams, strict=True):
-            before = x
-            x, found, pullback = routed(layer, before, *shared, noise=stream, **inputs)
+        for i, (layer, stream) in enumerate(zip(self.layers, streams, strict=True)):
+            before, own_inputs = x, inputs if caches is None else inputs | {"cache": caches[i]}
+            x, found, pullback = routed(layer, before, *shared, noise=stream, **own_inputs)
             trail.append({"keep": pullback, "recompute": before, "inference": None}[run])
             own.append(slice(len(routes), len(routes) + len(found)))
             routes += found

@@ -1,14 +1,17 @@
 """What the causal language models share: from ids to logits and to the loss, and the values they start from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import at_least_rank, booleans, same_shape
+from byhand.checks import at_least_rank, booleans, demand, same_shape
 from byhand.configs.routing import RoutingLoss
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import Cache, LayerCache, Places
+from numpy_impl.decode.kinds import make_stores
 from numpy_impl.layers._fill import fill_normal
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.module import Module
@@ -31,10 +34,11 @@ class CausalLM(LanguageModel):
     def __call__(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "inference") -> NDArray:
         return self.forward(ids, noise=noise, run=run)[0]
 
-    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
-              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[NDArray, Routes, Callable | None]:
         """Embedded tokens x (..., T, D) -> h (..., T, D), what the head reads, and what the routers did with the tokens, of which `real`
-        (..., T) are no padding; backward: dh, dlogits of the routers -> dx, grads (no backward in inference)."""
+        (..., T) are no padding; backward: dh, dlogits of the routers -> dx, grads (no backward in inference). With caches, one a layer,
+        x (B, T, D) follow what those hold."""
         raise TypeError(f"{type(self).__name__} defines no trunk")
 
     def hidden(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
@@ -95,6 +99,20 @@ class CausalLM(LanguageModel):
             return add_grads(hidden_backward(dh, dlogits), dhead)
 
         return loss, backward
+
+    @property
+    def windows(self) -> list[int | None]:
+        """How many tokens a token sees in each layer, its own among them; None: all before it."""
+        return [getattr(self.config, "window", None)] * self.config.n_layers
+
+    def new_cache(self, kind: str = "auto", **options: Any) -> Cache:
+        """An empty cache for `extend`, of a kind of `decode.kinds`."""
+        return Cache(make_stores(self.windows, kind=kind, **options))
+
+    def _extended(self, ids: NDArray, cache: Cache, places: Places) -> NDArray:
+        longest, most = places.longest, self.config.max_length
+        demand(f"{type(self).__name__}.extend", longest <= most, f"at most {most} tokens in a row", tokens=longest)
+        return self.trunk(self.tokens(ids), real=places.real, run="inference", caches=cache.layers(places))[0]
 
     def _stack(self, block: Callable[[int], Module], prepare: Callable[[Module], Module] | None, rng: np.random.Generator) -> Stack:
         """block(0) … block(n_layers − 1); with `prepare`, each gets its starting values and is handed over before the next one is made."""

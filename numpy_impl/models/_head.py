@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from byhand.checks import demand, exact_rank
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import Cache, Places
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Grads, Module
@@ -46,6 +49,30 @@ class LanguageModel(Module):
                 return frozen_backward(dlogits)[0], {}
 
         return logits, backward
+
+    def extend(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> NDArray:
+        """Logits (B, V) behind the last token of each row, when ids (B, T) follow the tokens in the cache; the cache takes them in.
+
+        An encoder–decoder's are the tokens of the target, the first of them the config's start. real (B, T) tells tokens from padding, which
+        is passed over, wherever it stands; every row has a token. With last=False, logits (B, T, V) behind each of the new tokens.
+        There is no backward.
+
+        Raises
+        ------
+        ValueError   if ids are no (B, T) tokens for the rows of the cache, a row has none, or there are more in all than the model takes
+        """
+        who = f"{type(self).__name__}.extend"
+        exact_rank(who, 2, ids=ids)
+        places = cache.place(ids.shape, real)
+        chosen = places.last()                                          # (B,)
+        demand(who, bool((chosen >= 0).all()), "a token in every row", ids=ids, real=real)
+        h = self._extended(ids, cache, places)                          # (B, T, D)
+        cache.advance(places)
+        return self.logits(h[np.arange(len(ids)), chosen] if last else h)[0]
+
+    def _extended(self, ids: NDArray, cache: Any, places: Places) -> NDArray:
+        """ids (B, T) -> h (B, T, D), what the head reads; a model that can be asked for one token after the other has it."""
+        raise TypeError(f"{type(self).__name__} cannot be extended")
 
     def loss_of(self, h: NDArray, targets: NDArray, *, normalizer: float | None = None,
                 noise: Noise | None = None) -> tuple[NDArray, Callable]:

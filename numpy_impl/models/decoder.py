@@ -1,13 +1,14 @@
 """A causal language model whose architecture is a choice: what the architecture experiments train."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.decoder import DecoderConfig
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.decoder_block import DecoderBlock
 from numpy_impl.layers.embedding import Embedding
@@ -82,12 +83,12 @@ class Decoder(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
-              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[NDArray, Routes, Callable | None]:
         c = math.sqrt(self.config.d_model) if self.config.positions == "sinusoidal" else 1.0
-        x, positions_backward = _maybe(self.positions)(c * x)
+        x, positions_backward = _maybe(self.positions)(c * x, **({"positions": caches[0].places.positions} if caches else {}))
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        x, routes, blocks_backward = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run)
+        x, routes, blocks_backward = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run, caches=caches)
         h, norm_backward = _maybe(self.norm)(x)
 
         def backward(dh, dlogits=()):
@@ -101,4 +102,4 @@ class Decoder(CausalLM):
 
 def _maybe(layer: Module | None) -> Callable:
     """The layer's forward, or x -> x."""
-    return (lambda x: (x, lambda dy: (dy, {}))) if layer is None else layer.forward
+    return (lambda x, **options: (x, lambda dy: (dy, {}))) if layer is None else layer.forward

@@ -1,12 +1,13 @@
 """GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.block import Block
 from numpy_impl.layers.embedding import Embedding
@@ -65,11 +66,11 @@ class GPT2(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
-              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
-        x, positions_backward = self.positions.forward(x)
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[NDArray, Routes, Callable | None]:
+        x, positions_backward = self.positions.forward(x, positions=caches[0].places.positions if caches else None)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        x, routes, blocks_backward = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run)
+        x, routes, blocks_backward = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run, caches=caches)
         h, norm_backward = self.norm.forward(x)
 
         def backward(dh, dlogits=()):

@@ -1,12 +1,13 @@
 """Llama (Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288) and its relatives: Mistral, SmolLM2, Qwen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache, Places
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
@@ -76,11 +77,11 @@ class Llama(CausalLM):
         """What stands in the place of block i's feed-forward layer; None: nothing, the block makes its own."""
         return None
 
-    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None,
-              run: Run = "keep") -> tuple[NDArray, Routes, Callable | None]:
+    def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[NDArray, Routes, Callable | None]:
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        inputs = dict(rotary=self._rotary(x), causal=True, real=real)
-        x, routes, blocks_backward = self.blocks.routed(x, **inputs, noise=at(noise, "blocks"), run=run)
+        inputs = dict(rotary=self._rotary(x, caches[0].places if caches else None), causal=True, real=real)
+        x, routes, blocks_backward = self.blocks.routed(x, **inputs, noise=at(noise, "blocks"), run=run, caches=caches)
         h, norm_backward = self.norm.forward(x)
 
         def backward(dh, dlogits=()):
@@ -90,8 +91,9 @@ class Llama(CausalLM):
 
         return h, routes, None if run == "inference" else backward
 
-    def _rotary(self, x: NDArray) -> tuple[NDArray, NDArray]:
-        """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned."""
+    def _rotary(self, x: NDArray, places: Places | None) -> tuple[NDArray, NDArray]:
+        """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""
         t = x.shape[-2]
-        frequencies, attention_factor = rope_frequencies(self.config.rope, length=t)
-        return rotary_table(np.arange(t), frequencies=frequencies, attention_factor=attention_factor, dtype=x.dtype)
+        positions, length = (np.arange(t), t) if places is None else (places.positions, places.longest)
+        frequencies, attention_factor = rope_frequencies(self.config.rope, length=length)
+        return rotary_table(positions, frequencies=frequencies, attention_factor=attention_factor, dtype=x.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank
+from byhand.checks import at_least_rank, demand
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
 from numpy_impl.layers.block import Block
@@ -16,7 +16,7 @@ from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.norm import RMSNorm
 from numpy_impl.layers.stack import Run, Stack
-from numpy_impl.models.transformer import _EncoderDecoder
+from numpy_impl.models.transformer import Caches, _EncoderDecoder
 from numpy_impl.ops.dropout import dropout
 from numpy_impl.positions.t5 import t5_bias
 
@@ -97,21 +97,25 @@ class T5(_EncoderDecoder):
         return context, None if run == "inference" else backward
 
     def decode(self, target: NDArray, context: NDArray, *, source_mask: NDArray | None = None, noise: Noise | None = None,
-               run: Run = "keep") -> tuple[NDArray, Callable | None]:
+               run: Run = "keep", caches: Caches | None = None) -> tuple[NDArray, Callable | None]:
         """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied; backward: dh -> dcontext, grads.
 
-        There is no backward in inference.
+        There is no backward in inference. With caches, one a layer, target (B, T) follows what those hold; rows are of one length then.
         """
         at_least_rank("T5", 1, target=target)
         x, embed_backward = self._embed(target, at(noise, "target"))
         mask = self._for_keys(source_mask, context.shape[:-1])
         scale = 1 / math.sqrt(self.config.d_model) if self.config.tied else 1.0
         t = target.shape[-1]
+        s = t if caches is None else caches[0][0].places.longest
+        if caches is not None:
+            alike = caches[0][0].places.start is not None
+            demand("T5", alike, "targets of one length, without padding, in a cache", lengths=caches[0][0].places.lengths.tolist())
         bias, bias_backward = t5_bias(
-            self.decoder_positions, queries=t, keys=t, bidirectional=False, max_distance=self.config.max_distance
+            self.decoder_positions, queries=t, keys=s, bidirectional=False, max_distance=self.config.max_distance
         )
         x, decoder_backward = self.decoder.forward(
-            x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run
+            x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches
         )
         h, end_backward = self._end(self.decoder_norm, x, at(noise, "decoder_dropout"))
 

@@ -1,15 +1,18 @@
 """The encoder–decoder Transformer (Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import booleans, same_shape
+from byhand.checks import booleans, exact_rank, same_shape
 from byhand.configs.transformer import TransformerConfig
 from byhand.noise import Noise, at
+from numpy_impl.decode.cache import LayerCache, Places
+from numpy_impl.decode.context import ContextCache, ContextStore
+from numpy_impl.decode.kinds import make_stores
 from numpy_impl.layers.block import Block, _normalise, _present
 from numpy_impl.layers.cross_block import CrossBlock
 from numpy_impl.layers.embedding import Embedding
@@ -21,6 +24,9 @@ from numpy_impl.losses.softmax_cross_entropy import softmax_cross_entropy
 from numpy_impl.models._head import LanguageModel, add_grads
 from numpy_impl.ops.dropout import dropout
 from numpy_impl.ops.shift_right import shift_right
+
+
+Caches = Sequence[tuple[LayerCache, ContextStore]]
 
 
 class _EncoderDecoder(LanguageModel):
@@ -79,6 +85,15 @@ class _EncoderDecoder(LanguageModel):
             return add_grads(encode_backward(dcontext), decoder_grads)
 
         return h, None if run == "inference" else backward
+
+    def new_cache(self, source: NDArray, *, source_mask: NDArray | None = None, kind: str = "auto", **options: Any) -> ContextCache:
+        """A cache for `extend` that knows the source (B, S) and no target yet; its stores are of a kind of `decode.kinds`."""
+        exact_rank(type(self).__name__, 2, source=source)
+        context, _ = self.encode(source, source_mask=source_mask, run="inference")
+        return ContextCache(make_stores([None] * len(self.decoder.layers), kind=kind, **options), context, source_mask)
+
+    def _extended(self, ids: NDArray, cache: ContextCache, places: Places) -> NDArray:
+        return self.decode(ids, cache.context, source_mask=cache.mask, run="inference", caches=cache.both(places))[0]
 
     def _for_keys(self, source_mask: NDArray | None, shape: tuple[int, ...]) -> NDArray | None:
         """(..., S), True where there is a token, as (..., 1, 1, S): the same keys for all heads and queries."""
@@ -157,13 +172,16 @@ class Transformer(_EncoderDecoder):
         return context, None if run == "inference" else backward
 
     def decode(self, target: NDArray, context: NDArray, *, source_mask: NDArray | None = None, noise: Noise | None = None,
-               run: Run = "keep") -> tuple[NDArray, Callable | None]:
-        """target (..., T), context (..., S, D) -> h (..., T, D); backward: dh -> dcontext, grads (none in inference)."""
+               run: Run = "keep", caches: Caches | None = None) -> tuple[NDArray, Callable | None]:
+        """target (..., T), context (..., S, D) -> h (..., T, D); backward: dh -> dcontext, grads (none in inference).
+
+        With caches, one a layer, target (B, T) follows what those hold.
+        """
         name, table = ("tokens", self.tokens) if self.target_tokens is None else ("target_tokens", self.target_tokens)
-        x, embed_backward = self._embed(table, target, at(noise, "target"))
+        x, embed_backward = self._embed(table, target, at(noise, "target"), caches[0][0].places if caches else None)
         mask = self._for_keys(source_mask, context.shape[:-1])
         x, decoder_backward = self.decoder.forward(
-            x, context, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run
+            x, context, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches
         )
         h, norm_backward = _normalise(self.decoder_norm, x)
 
@@ -174,10 +192,10 @@ class Transformer(_EncoderDecoder):
 
         return h, None if run == "inference" else backward
 
-    def _embed(self, table: Embedding, ids: NDArray, noise: Noise | None) -> tuple[NDArray, Callable]:
+    def _embed(self, table: Embedding, ids: NDArray, noise: Noise | None, places: Places | None = None) -> tuple[NDArray, Callable]:
         """ids (..., T) -> x (..., T, D); backward: dx -> the table's gradients."""
         x, table_backward = table.forward(ids, noise=at(noise, "tokens"))
         scale = math.sqrt(self.config.d_model)
-        x, positions_backward = self.positions.forward(scale * x)
+        x, positions_backward = self.positions.forward(scale * x, positions=None if places is None else places.positions)
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=noise)
         return x, lambda dx: table_backward(scale * positions_backward(dropout_backward(dx))[0])

@@ -1,0 +1,65 @@
+"""Keys and values side by side in one array that grows: the plain cache."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numpy_impl.decode.cache import Held, Places
+
+_LEAST = 64  # tokens that there is room for at first
+
+
+class ContiguousStore:
+    """Row b's token number n lies at [b, :, n]. Where there is no more room, room is doubled: what is held is copied once for every token
+    or so, however long the text grows.
+
+    Examples
+    --------
+    >>> store, key = ContiguousStore(), np.arange(6.0).reshape(2, 1, 3, 1)
+    >>> real = np.array([[False, True, True], [True, True, True]])       # the first row is padded on the left
+    >>> key, value, first = store.append(key, key, Places(np.zeros(2, np.int64), 3, real))
+    >>> key[:, 0, :, 0], first
+    (array([[1., 2., 0.],
+           [3., 4., 5.]]), array([0, 0]))
+    """
+
+    def __init__(self) -> None:
+        self.key: NDArray = np.zeros((0, 0, 0, 0), np.float32)          # (B, K, room, E)
+        self.value: NDArray = np.zeros((0, 0, 0, 0), np.float32)        # (B, K, room, W)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room included."""
+        return self.key.nbytes + self.value.nbytes
+
+    def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
+        """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
+        longest = places.longest
+        self.key, self.value = _room(self.key, key, longest), _room(self.value, value, longest)
+        if places.start is not None:
+            self.key[:, :, places.start : longest] = key
+            self.value[:, :, places.start : longest] = value
+            return Held(self.key[:, :, :longest], self.value[:, :, :longest], None)
+        rows, new = np.nonzero(np.ones(places.positions.shape, bool) if places.real is None else places.real)
+        at = places.positions[rows, new]
+        self.key[rows, :, at], self.value[rows, :, at] = key[rows, :, new], value[rows, :, new]
+        return Held(self.key[:, :, :longest], self.value[:, :, :longest], np.zeros(len(key), np.int64))
+
+    def reorder(self, rows: NDArray) -> None:
+        """Row n becomes what row rows[n] was."""
+        if len(rows) != len(self.key) or (rows != np.arange(len(rows))).any():
+            self.key, self.value = self.key[rows], self.value[rows]
+
+    def crop(self, lengths: NDArray) -> None:
+        """Nothing is to be done: what stands behind a row's length is overwritten, and until then no one looks at it."""
+
+
+def _room(held: NDArray, new: NDArray, longest: int) -> NDArray:
+    """The array that is held, with room for `longest` tokens; where it holds nothing yet, one for rows, heads and widths like the new one."""
+    b, k, _, e = new.shape
+    room = held.shape[2]
+    if held.shape[:2] != (b, k) or room < longest:
+        grown = np.zeros((b, k, max(longest, 2 * room, _LEAST), e), new.dtype)     # zeros: what is hidden is to be finite
+        if held.shape[:2] == (b, k):
+            grown[:, :, :room] = held
+        return grown
+    return held
