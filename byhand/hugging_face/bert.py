@@ -1,13 +1,24 @@
-"""Between our BERT's configs and parameter names and those of Hugging Face's files. Only names differ: matrices are (out, in) there too."""
+"""Between our BERT's configs and parameter names and those of Hugging Face's files, of BERT (MiniLM is one) and DistilBERT. Only names
+differ: matrices are (out, in) there too."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import choice, demand
+from byhand.checks import choice, demand, size
 from byhand.configs.bert import BertConfig
+from byhand.hugging_face.distilbert import (
+    DISTILBERT_HEADS,
+    DISTILBERT_OTHERS,
+    DISTILBERT_TIED,
+    DISTILBERT_TYPES,
+    distilbert_config_from_hugging_face,
+    distilbert_config_to_hugging_face,
+    distilbert_layers,
+)
+from byhand.hugging_face.names import listed
+from byhand.hugging_face.on_disk import same_values
 
 # our class -> theirs
 BERT_TYPES = {
@@ -20,11 +31,17 @@ BERT_TIED = {
 }
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"}
 _OLD_ENDS = {"gamma": "weight", "beta": "bias"}           # of norms, in files older than PyTorch's names
-_HEADS = ("bert.pooler.", "pooler.", "cls.", "classifier.")
+# our class -> our name of what reads its encoder -> theirs
+_HEADS: dict[str, dict[str, str]] = {
+    "Bert": {}, "BertTokenClassifier": {"head": "classifier"},
+    "BertSequenceClassifier": {"pooler": "bert.pooler.dense", "head": "classifier"},
+    "BertMaskedLM": {"transform": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm"},
+}
+_OTHERS = ("bert.pooler.", "cls.", "classifier.")         # how names begin that belong to no encoder
 
 
 def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
-    """The config.json of a transformers BERT as ours.
+    """The config.json of a transformers BERT or DistilBERT as ours.
 
     Raises
     ------
@@ -38,6 +55,8 @@ def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
     3
     """
     who = "bert_config_from_hugging_face"
+    if values.get("model_type") == "distilbert":
+        return distilbert_config_from_hugging_face(values)
     needed = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     missing = [name for name in needed if values.get(name) is None]
     demand(who, not missing, f"a value for {', '.join(missing)}", keys=sorted(values))
@@ -51,6 +70,7 @@ def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
     demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
     activation = values.get("hidden_act", "gelu")
     choice(who, _ACTIVATIONS, hidden_act=activation)
+    size(who, type_vocab_size=values.get("type_vocab_size", 2))
     return BertConfig(
         vocabulary=values["vocab_size"],
         max_length=values["max_position_embeddings"],
@@ -79,8 +99,10 @@ def bert_kind(values: Mapping[str, Any]) -> str:
     >>> bert_kind({"architectures": ["BertForTokenClassification"]}), bert_kind({"architectures": ["BertForPreTraining"]}), bert_kind({})
     ('BertTokenClassifier', 'BertMaskedLM', 'Bert')
     """
-    kinds = {theirs: ours for ours, theirs in BERT_TYPES.items()} | {"BertForPreTraining": "BertMaskedLM"}
-    architectures = values.get("architectures") or ["BertModel"]
+    distilled = values.get("model_type") == "distilbert"
+    types = DISTILBERT_TYPES if distilled else BERT_TYPES
+    kinds = {theirs: ours for ours, theirs in types.items()} | ({} if distilled else {"BertForPreTraining": "BertMaskedLM"})
+    architectures = values.get("architectures") or [types["Bert"]]
     one = isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
     demand("bert_kind", one, "one name as architectures", architectures=architectures)
     choice("bert_kind", kinds, architectures=architectures[0])
@@ -88,11 +110,11 @@ def bert_kind(values: Mapping[str, Any]) -> str:
 
 
 def bert_config_to_hugging_face(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, Any]:
-    """The way back: a config.json for the transformers model that is our class `kind`.
+    """The way back: a config.json for the transformers model that is our class `kind`, a DistilBERT where there are no segments.
 
     Raises
     ------
-    ValueError   if `kind` is none of our BERTs, or transformers does not have the activation
+    ValueError   if `kind` is none of our BERTs, or transformers does not have the activation, or a pooler like this one
 
     Examples
     --------
@@ -102,6 +124,9 @@ def bert_config_to_hugging_face(config: BertConfig, kind: str = "BertMaskedLM") 
     """
     who = "bert_config_to_hugging_face"
     choice(who, BERT_TYPES, kind=kind)
+    if not config.segments:
+        return distilbert_config_to_hugging_face(config, kind)
+    choice(who, ("tanh",) if kind == "BertSequenceClassifier" else ("tanh", "relu"), pooler=config.pooler)
     activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     choice(who, activations, activation=config.activation)
     return {
@@ -149,15 +174,22 @@ def bert_from_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kin
     """
     who = "bert_from_hugging_face"
     names = bert_names(config, kind)
-    theirs = {_modern(name): array for name, array in state.items() if not name.endswith("embeddings.position_ids")}
+    theirs = {_modern(name, config): array for name, array in state.items() if not name.endswith("embeddings.position_ids")}
+    heads = _OTHERS if config.segments else DISTILBERT_OTHERS
     missing = sorted(set(names.values()) - theirs.keys())
-    unknown = sorted(name for name in theirs.keys() - set(names.values()) if not name.startswith(_HEADS))
+    unknown = sorted(name for name in theirs.keys() - set(names.values()) if not name.startswith(heads))
     if missing or unknown:
-        raise ValueError(f"{who} needs the names of a {BERT_TYPES[kind]} of this config; missing {missing}, unknown {unknown}")
-    for name, tied in BERT_TIED.items():
-        same = kind != "BertMaskedLM" or name not in theirs or np.array_equal(theirs[name], theirs[tied])
+        what = (BERT_TYPES if config.segments else DISTILBERT_TYPES)[kind]
+        raise ValueError(f"{who} needs the names of a {what} of this config; {listed(missing, unknown)}")
+    for name, tied in bert_tied(config).items():
+        same = kind != "BertMaskedLM" or name not in theirs or same_values(theirs[name], theirs[tied])
         demand(who, same, f"{name} to be {tied}", **{"this model": "has one of its own"})
     return {ours: theirs[name] for ours, name in names.items()}
+
+
+def bert_tied(config: BertConfig) -> dict[str, str]:
+    """their copies in the masked language model's files -> what they are copies of."""
+    return BERT_TIED if config.segments else DISTILBERT_TIED
 
 
 def bert_to_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, NDArray]:
@@ -170,19 +202,29 @@ def bert_to_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kind:
     names = bert_names(config, kind)
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     if missing or unknown:
-        raise ValueError(f"bert_to_hugging_face needs exactly the names of our {kind}; missing {missing}, unknown {unknown}")
+        raise ValueError(f"bert_to_hugging_face needs exactly the names of our {kind}; {listed(missing, unknown)}")
     theirs = {name: state[ours] for ours, name in names.items()}
-    if kind == "Bert":                                    # the files of BertModel have no prefix
-        return {name.removeprefix("bert."): array for name, array in theirs.items()}
-    return theirs | ({name: theirs[tied] for name, tied in BERT_TIED.items()} if kind == "BertMaskedLM" else {})
+    if kind == "Bert":                                    # the files of the encoder alone have no prefix
+        return {name.removeprefix(_prefix(config)): array for name, array in theirs.items()}
+    return theirs | ({name: theirs[tied] for name, tied in bert_tied(config).items()} if kind == "BertMaskedLM" else {})
 
 
 def bert_names(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, str]:
     """our name -> their name, of every parameter of our class `kind`."""
     choice("bert_names", BERT_TYPES, kind=kind)
-    names = {"tokens.weight": "embeddings.word_embeddings.weight", "segments.weight": "embeddings.token_type_embeddings.weight",
-             "positions.weight": "embeddings.position_embeddings.weight"}
-    layers = {"norm": "embeddings.LayerNorm"}             # whatever has a weight and a bias
+    names = {"tokens.weight": "embeddings.word_embeddings.weight", "positions.weight": "embeddings.position_embeddings.weight"}
+    names |= {"segments.weight": "embeddings.token_type_embeddings.weight"} if config.segments else {}
+    names |= _with_ends(_layers(config) if config.segments else distilbert_layers(config))
+    names = {("" if kind == "Bert" else "bert.") + ours: _prefix(config) + theirs for ours, theirs in names.items()}
+    names |= _with_ends((_HEADS if config.segments else DISTILBERT_HEADS)[kind])
+    if kind == "BertMaskedLM":
+        names["bias"] = "cls.predictions.bias" if config.segments else "vocab_projector.bias"
+    return names
+
+
+def _layers(config: BertConfig) -> dict[str, str]:
+    """our name -> their name, of every layer of the encoder, which has a weight and a bias."""
+    layers = {"norm": "embeddings.LayerNorm"}
     for i in range(config.n_layers):
         parts = {
             "attn.q_proj": "attention.self.query", "attn.k_proj": "attention.self.key", "attn.v_proj": "attention.self.value",
@@ -190,24 +232,21 @@ def bert_names(config: BertConfig, kind: str = "BertMaskedLM") -> dict[str, str]
             "mlp.up_proj": "intermediate.dense", "mlp.down_proj": "output.dense", "norm2": "output.LayerNorm",
         }
         layers |= {f"blocks.{i}.{ours}": f"encoder.layer.{i}.{theirs}" for ours, theirs in parts.items()}
-    names |= _with_ends(layers)
-    names = {("" if kind == "Bert" else "bert.") + ours: f"bert.{theirs}" for ours, theirs in names.items()}
-    if kind == "BertMaskedLM":
-        names["bias"] = "cls.predictions.bias"
-        names |= _with_ends({"transform": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm"})
-    if kind == "BertSequenceClassifier":
-        names |= _with_ends({"pooler": "bert.pooler.dense"})
-    if kind in ("BertSequenceClassifier", "BertTokenClassifier"):
-        names |= _with_ends({"head": "classifier"})
-    return names
+    return layers
 
 
 def _with_ends(layers: Mapping[str, str]) -> dict[str, str]:
     return {f"{ours}.{end}": f"{theirs}.{end}" for ours, theirs in layers.items() for end in ("weight", "bias")}
 
 
-def _modern(name: str) -> str:
-    """Their name today: behind the prefix that the files of BertModel lack, and with today's end."""
+def _prefix(config: BertConfig) -> str:
+    """What the encoder's names begin with in files of models with a head."""
+    return "bert." if config.segments else "distilbert."
+
+
+def _modern(name: str, config: BertConfig) -> str:
+    """Their name today: behind the prefix that the files of the encoder alone lack, and with today's end."""
     start, dot, end = name.rpartition(".")
-    name = f"{start}{dot}{_OLD_ENDS.get(end, end)}"
-    return name if name.startswith(("bert.", "cls.", "classifier.")) else f"bert.{name}"
+    name, prefix = f"{start}{dot}{_OLD_ENDS.get(end, end)}", _prefix(config)
+    heads = _OTHERS if config.segments else DISTILBERT_OTHERS
+    return name if name.startswith((prefix, *heads)) else prefix + name

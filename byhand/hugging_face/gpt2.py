@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.gpt2 import GPT2Config
+from byhand.hugging_face.names import listed
+from byhand.hugging_face.on_disk import Joined, same_values
 
 _PREFIX = "transformer."                        # GPT2LMHeadModel's files have it, GPT2Model's (the one published as "gpt2") do not
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry along
@@ -87,11 +89,11 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """The state of a transformers GPT-2 under our names, for `GPT2.load_state_dict`.
 
     Its Conv1D holds matrices as (in, out), ours are (out, in); its c_attn is our q_proj, k_proj and v_proj side by side. The arrays are
-    views where possible.
+    views, of what is on disk too.
 
     Parameters
     ----------
-    state   of a GPT2Model or GPT2LMHeadModel, NumPy arrays
+    state   of a GPT2Model or GPT2LMHeadModel, NumPy arrays, or arrays on disk
 
     Raises
     ------
@@ -111,23 +113,25 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     known = {theirs for theirs, *_ in names.values()}
     missing, unknown = sorted(known - state.keys()), sorted(state.keys() - known)
     if missing or unknown:
-        raise ValueError(f"gpt2_from_hugging_face needs exactly the names of a GPT-2; missing {missing}, unknown {unknown}")
-    if head is not None and not np.array_equal(head, state["wte.weight"]):
+        raise ValueError(f"gpt2_from_hugging_face needs exactly the names of a GPT-2; {listed(missing, unknown)}")
+    if head is not None and not same_values(head, state["wte.weight"]):
         raise ValueError("gpt2_from_hugging_face needs lm_head.weight to be wte.weight; this model has a head of its own")
 
     ours = {}
     for name, (theirs, part, transposed) in names.items():
         array = state[theirs]
         if part is not None:
-            if array.shape[-1] % 3:
+            if not array.shape or array.shape[-1] % 3:
                 raise ValueError(f"gpt2_from_hugging_face needs {theirs} with a multiple of 3 columns; got shape {array.shape}")
-            array = np.split(array, 3, axis=-1)[part]
+            third = array.shape[-1] // 3
+            array = array[..., part * third : (part + 1) * third]
         ours[name] = array.T if transposed else array
     return ours
 
 
-def gpt2_to_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """The way back: our GPT-2's state under the names of transformers' GPT2LMHeadModel, its tied head included.
+def gpt2_to_hugging_face(state: Mapping[str, NDArray]) -> dict[str, Any]:
+    """The way back: our GPT-2's state under the names of transformers' GPT2LMHeadModel, its tied head included; what stands side by side is
+    joined when it is written.
 
     Raises
     ------
@@ -137,11 +141,11 @@ def gpt2_to_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     names = dict(gpt2_names(layers))
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     if missing or unknown:
-        raise ValueError(f"gpt2_to_hugging_face needs exactly the names of our GPT-2; missing {missing}, unknown {unknown}")
-    parts: dict[str, list[NDArray]] = {}
+        raise ValueError(f"gpt2_to_hugging_face needs exactly the names of our GPT-2; {listed(missing, unknown)}")
+    parts: dict[str, list[Any]] = {}
     for name, (theirs, _, transposed) in names.items():
         parts.setdefault(_PREFIX + theirs, []).append(state[name].T if transposed else state[name])
-    joined = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1) for name, arrays in parts.items()}
+    joined: dict[str, Any] = {name: arrays[0] if len(arrays) == 1 else Joined(arrays) for name, arrays in parts.items()}
     return joined | {"lm_head.weight": state["tokens.weight"]}
 
 

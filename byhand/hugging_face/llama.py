@@ -6,12 +6,13 @@ Only names differ: matrices are (out, in) there too, and rotary turns the same h
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.rope import RopeConfig
+from byhand.hugging_face.names import listed
+from byhand.hugging_face.on_disk import same_values
 
 LLAMA_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu"}
@@ -167,7 +168,7 @@ def by_names(who: str, state: Mapping[str, NDArray], names: Mapping[str, str], *
            if not name.endswith(_BUFFERS)}
     head = own.pop("lm_head.weight", None) if tied else None
     exactly(who, "a model of this config", names.values(), own)
-    if head is not None and not np.array_equal(head, own["model.embed_tokens.weight"]):
+    if head is not None and not same_values(head, own["model.embed_tokens.weight"]):
         raise ValueError(f"{who} needs lm_head.weight to be the token embedding, for tied=True; this model has a head of its own")
     return {ours: own[theirs] for ours, theirs in names.items()}
 
@@ -206,4 +207,4 @@ def exactly(who: str, what: str, names: Iterable[str], state: Mapping[str, NDArr
     """Fail unless `state` has exactly these names."""
     missing, unknown = sorted(set(names) - state.keys()), sorted(state.keys() - set(names))
     if missing or unknown:
-        raise ValueError(f"{who} needs exactly the names of {what}; missing {missing}, unknown {unknown}")
+        raise ValueError(f"{who} needs exactly the names of {what}; {listed(missing, unknown)}")

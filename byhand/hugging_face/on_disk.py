@@ -15,40 +15,68 @@ from byhand.checks import choice, fail
 NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
                "BOOL": "?"}
 _LARGEST_HEADER = 100_000_000  # the format's own limit
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04")  # how torch.save and pickle begin
 
 
 class OnDisk:
-    """One array of a file. What takes arrays takes it: `target[...] = on_disk` reads it, and bfloat16 becomes float32 on the way.
-    `on_disk[3]` and `on_disk[3:5]`, along the first axis, are still on disk.
+    """One array of a file, or a part of it. What takes arrays takes it: `target[...] = on_disk` reads it, and bfloat16 becomes float32 on
+    the way; `read_into` does so without a second copy. `on_disk[3]`, `on_disk[..., 3:5]` and `on_disk.T` are still on disk.
+
+    Each reading maps the file's pages and lets go of them afterwards.
 
     Examples
     --------
     >>> import tempfile, safetensors.numpy
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = safetensors.numpy.save_file({"w": np.arange(3.0)}, folder + "/model.safetensors")
+    ...     _ = safetensors.numpy.save_file({"w": np.arange(6.0).reshape(2, 3)}, folder + "/model.safetensors")
     ...     w = open_arrays(Path(folder, "model.safetensors"))["w"]
-    ...     w.shape, np.asarray(w)
-    ((3,), array([0., 1., 2.]))
+    ...     w.shape, w[1:].T.shape, np.array(w[1:].T)
+    ((2, 3), (3, 1), array([[3.],
+           [4.],
+           [5.]]))
     """
 
-    def __init__(self, file: Path, kind: str, shape: tuple[int, ...], offset: int):
-        self.shape, self.dtype = shape, np.dtype("<f4" if kind == "BF16" else NUMPY_TYPES[kind])
-        self._file, self._kind, self._offset = file, kind, offset
+    def __init__(self, file: Path, name: str, kind: str, shape: tuple[int, ...], offset: int, steps: tuple[Any, ...] = ()):
+        self.file, self.name, self.kind, self.whole = file, name, kind, shape
+        self._offset, self._steps = offset, steps
+        self.dtype = np.dtype("f4" if kind == "BF16" else NUMPY_TYPES[kind])
+        self.shape = self._walked(np.broadcast_to(np.empty((), "?"), shape)).shape       # NumPy says it, of an array of one byte
+
+    def __getitem__(self, index: Any) -> "OnDisk":
+        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, (*self._steps, index))
+
+    @property
+    def T(self) -> "OnDisk":
+        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, (*self._steps, None))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        count = math.prod(self.shape)
-        array = np.fromfile(self._file, NUMPY_TYPES[self._kind], count, offset=self._offset).reshape(self.shape)
-        array = _widened(array, self._kind)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        array = self._mapped()                                                           # read-only, and bfloat16's bits as integers
+        if self.kind == "BF16":
+            array = _widened(array, np.empty(self.shape, "f4"))
+        array = array if dtype is None else array.astype(dtype, copy=False)
+        return array.copy() if copy and not array.flags.owndata else array
 
-    def __getitem__(self, rows: int | slice) -> "OnDisk":
-        chosen = range(self.shape[0])[rows]                                 # an IndexError where there is no such row
-        each = math.prod(self.shape[1:]) * np.dtype(NUMPY_TYPES[self._kind]).itemsize
-        if isinstance(chosen, int):
-            return OnDisk(self._file, self._kind, self.shape[1:], self._offset + chosen * each)
-        if chosen.step != 1:
-            raise IndexError(f"OnDisk needs rows that follow each other; got {rows}")
-        return OnDisk(self._file, self._kind, (len(chosen), *self.shape[1:]), self._offset + chosen.start * each)
+    def read_into(self, target: NDArray) -> None:
+        """target ← the array, cast, from the file straight into its place."""
+        if self.kind == "BF16" and target.dtype == np.float32:
+            _widened(self._mapped(), target)
+        else:
+            target[...] = self.__array__()
+
+    def _mapped(self) -> NDArray:
+        raw = np.dtype(NUMPY_TYPES[self.kind])
+        if not math.prod(self.whole):                                                    # of nothing there is no page to map
+            return self._walked(np.empty(self.whole, raw))
+        try:
+            pages = np.memmap(self.file, raw, "r", self._offset, self.whole)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"load_hugging_face needs {self.file} as it was opened, to read {self.name}; {error}") from error
+        return self._walked(pages.view(np.ndarray))
+
+    def _walked(self, array: NDArray) -> NDArray:
+        for step in self._steps:
+            array = array.T if step is None else array[step]
+        return np.asarray(array)                                                         # a single number too
 
 
 class Stacked:
@@ -64,16 +92,79 @@ class Stacked:
 
     def __init__(self, parts: Sequence[Any]):
         self.shape, self.dtype = (len(parts), *parts[0].shape), np.result_type(*(part.dtype for part in parts))
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         array = np.empty(self.shape, self.dtype if dtype is None else dtype)
-        for e, part in enumerate(self._parts):
-            array[e] = part
+        self.read_into(array)
         return array
 
     def __getitem__(self, e: int) -> Any:
-        return self._parts[e]
+        return self.parts[e]
+
+    def read_into(self, target: NDArray) -> None:
+        """target ← the arrays, one after the other."""
+        for e, part in enumerate(self.parts):
+            read_into(target[e], part)
+
+
+class Joined:
+    """Arrays, on disk or not, side by side along their last axis, joined only when they are wanted.
+
+    Examples
+    --------
+    >>> joined = Joined([np.zeros((2, 1)), np.ones((2, 2))])
+    >>> joined.shape, np.asarray(joined)[0]
+    ((2, 3), array([0., 1., 1.]))
+    """
+
+    def __init__(self, parts: Sequence[Any]):
+        self.shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+        self.parts = tuple(parts)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        array = np.concatenate([np.asarray(part) for part in self.parts], axis=-1)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def read_into(target: NDArray, array: Any) -> None:
+    """target ← an array, on disk or not, cast."""
+    if isinstance(array, OnDisk | Stacked):
+        array.read_into(target)
+    else:
+        target[...] = array
+
+
+def stored_as(array: Any) -> str:
+    """The dtype in which an array is kept, "bfloat16" too, which NumPy lacks.
+
+    Examples
+    --------
+    >>> stored_as(np.zeros(2, np.float16))
+    'float16'
+    """
+    if isinstance(array, Stacked | Joined):
+        kept = {stored_as(part) for part in array.parts}
+        return kept.pop() if len(kept) == 1 else str(array.dtype)
+    return "bfloat16" if isinstance(array, OnDisk) and array.kind == "BF16" else str(array.dtype.newbyteorder("="))
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two arrays, on disk or not, hold the same numbers (NaN beside NaN), looked at a few rows at a time.
+
+    Examples
+    --------
+    >>> same_values(np.array([1.0, np.nan]), np.array([1, np.nan], np.float32)), same_values(np.zeros(2), np.zeros((2, 2)))
+    (True, False)
+    """
+    if one.shape != other.shape:
+        return False
+    if not one.shape:
+        return np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)
+    rows = max(1, (1 << 20) // max(1, math.prod(one.shape[1:])))
+    return all(np.array_equal(np.asarray(one[start : start + rows]), np.asarray(other[start : start + rows]), equal_nan=True)
+               for start in range(0, one.shape[0], rows))
 
 
 def arrays_in(content: bytes, *, who: str, file: Path) -> dict[str, NDArray]:
@@ -97,7 +188,7 @@ def arrays_in(content: bytes, *, who: str, file: Path) -> dict[str, NDArray]:
     for name, entry in entries:
         choice(who, NUMPY_TYPES, **{f"{file}, {name} with a dtype": entry["dtype"]})
         array = np.frombuffer(entry["data"], NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        arrays[name] = _widened(array, entry["dtype"])
+        arrays[name] = _widened(array, np.empty(array.shape, "f4")) if entry["dtype"] == "BF16" else array
     return arrays
 
 
@@ -112,7 +203,10 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
+            first = opened.read(8)
+            length = int.from_bytes(first, "little")
+            if first.startswith(_PICKLES):
+                fail(who, f"a safetensors file in {file}", "a pickle, which is never read: loading one runs whatever code is in it")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
                 fail(who, f"a complete safetensors file in {file}", f"{size} bytes")
             entries = json.loads(opened.read(length))
@@ -128,16 +222,17 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             whole = end - begin == bytes_each * math.prod(shape) and 8 + length + end <= size
             if not whole:
                 fail(who, f"a complete safetensors file in {file}, which should hold {name} up to byte {8 + length + end}", f"{size} bytes")
-            arrays[name] = OnDisk(file, entry["dtype"], shape, 8 + length + begin)
+            arrays[name] = OnDisk(file, name, entry["dtype"], shape, 8 + length + begin)
     except OSError as error:
         raise ValueError(f"{who} needs a file it can read; {file}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         if isinstance(error, ValueError) and str(error).startswith(who):
             raise
         raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error
     return arrays
 
 
-def _widened(array: NDArray, kind: str) -> NDArray:
-    """bfloat16, which is the upper half of a float32, as one; everything else as it is."""
-    return (array.astype("<u4") << 16).view("<f4") if kind == "BF16" else array
+def _widened(bits: NDArray, target: NDArray) -> NDArray:
+    """target ← bfloat16's bits, the upper half of those of a float32, in their place."""
+    np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32)
+    return target

@@ -6,11 +6,12 @@ Only names differ: matrices are (out, in) there too, and a table of positions is
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.t5 import T5Config
+from byhand.hugging_face.names import listed
+from byhand.hugging_face.on_disk import same_values
 
 _ACTIVATIONS = {
     "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu", "gated-gelu": "geglu_tanh", "gated-silu": "swiglu",
@@ -126,9 +127,9 @@ def t5_from_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict
         own.setdefault("lm_head.weight", own["shared.weight"])
     missing, unknown = sorted(set(names.values()) - own.keys()), sorted(own.keys() - set(names.values()))
     if missing or unknown:
-        raise ValueError(f"{who} needs exactly the names of a T5 of this config; missing {missing}, unknown {unknown}")
+        raise ValueError(f"{who} needs exactly the names of a T5 of this config; {listed(missing, unknown)}")
     for name, array in found.items():
-        if not np.array_equal(array, own["shared.weight"]):
+        if not same_values(array, own["shared.weight"]):
             raise ValueError(f"{who} needs {name} to be shared.weight; this model has another table there")
     return {ours: own[theirs] for ours, theirs in names.items()}
 
@@ -143,7 +144,7 @@ def t5_to_hugging_face(state: Mapping[str, NDArray], config: T5Config) -> dict[s
     names = t5_names(config)
     missing, unknown = sorted(names.keys() - state.keys()), sorted(state.keys() - names.keys())
     if missing or unknown:
-        raise ValueError(f"t5_to_hugging_face needs exactly the names of our T5 of this config; missing {missing}, unknown {unknown}")
+        raise ValueError(f"t5_to_hugging_face needs exactly the names of our T5 of this config; {listed(missing, unknown)}")
     return {theirs: state[ours] for ours, theirs in names.items()} | dict.fromkeys(t5_copies(config), state["tokens.weight"])
 
 
