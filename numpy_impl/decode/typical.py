@@ -1,4 +1,4 @@
-"""Locally typical sampling: only tokens about as surprising as the distribution makes one expect (Meister et al. 2022, arXiv:2202.00666)."""
+"""Locally typical sampling: only tokens about as surprising as one must expect (Meister et al. 2022, arXiv:2202.00666)."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -29,4 +29,4 @@ def seen(history: Tensor, logits: Tensor) -> Tensor:
 
 def behind_padding(history: Tensor, vocabulary: int) -> Tensor:
     """The history with every row's padding in front: what follows one another stands side by side, and the newest is the last."""
-    return history.gather(1, (history < vocabulary).int().sort(1, stable=True).indices)
+    return history.gather(1, (history < vocabulary).int().sort(dim=1, stable=True).indices)

@@ -21,7 +21,7 @@ from torch_impl.decode.typical import keep_typical
 def process(
     scores: Tensor, *, history: Tensor, generated: int, config: GenerationConfig, real: Tensor | None = None
 ) -> Tensor:
-    """Penalties, bans, forced tokens, temperature and truncation one after the other, as far as config asks for them, in transformers' order.
+    """Penalties, bans, forced tokens, temperature and truncation, as far as config asks for them, in the order of transformers.
 
     scores (N, V), history (N, L) int64, of which the last `generated` of each row were generated, real (N, L) booleans, False for padding
     -> y (N, V), −∞ for what cannot come.
