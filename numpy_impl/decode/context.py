@@ -38,7 +38,7 @@ class ContextStore:
 
 
 class ContextCache(Cache):
-    """A Cache whose layers read a context (B, S, D) as well, of which `mask` (B, S) tells the tokens from the padding; None: all are tokens.
+    """A Cache whose layers also read a context (B, S, D), of which `mask` (B, S) tells the tokens from the padding; None: all are tokens.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class ContiguousStore:
 
 
 def _room(held: NDArray, new: NDArray, longest: int) -> NDArray:
-    """The array that is held, with room for `longest` tokens; where it holds nothing yet, one for rows, heads and widths like the new one."""
+    """The array that is held, with room for `longest` tokens; where nothing is held yet, one for the rows and heads of the new one."""
     b, k, _, e = new.shape
     room = held.shape[2]
     if held.shape[:2] != (b, k) or room < longest:

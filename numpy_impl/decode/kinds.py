@@ -6,8 +6,6 @@ from typing import Any
 from byhand.checks import choice, demand
 from numpy_impl.decode.cache import Store
 from numpy_impl.decode.contiguous import ContiguousStore
-from numpy_impl.decode.paged import PagedStore, PageTable
-from numpy_impl.decode.rolling import RollingStore
 
 KINDS = ("auto", "contiguous", "rolling", "paged", "int8", "nf4")
 
@@ -18,9 +16,9 @@ def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options:
     Parameters
     ----------
     windows   a layer: how many tokens each one sees, its own among them; None: all
-    kind      "contiguous": all keys and values, in one array; "rolling": those that a window still sees; "paged": in pages, which rows
-              with a common beginning share; "int8", "nf4": quantized, but for the most recent; "auto": rolling where there is a window, else
-              contiguous
+    kind      "contiguous": all keys and values, in one array; "rolling": those that a window still sees; "paged": in pages, which
+              rows with a common beginning share; "int8", "nf4": quantized, but for the most recent; "auto": rolling where there is a
+              window, else contiguous
     options   of "paged": page; of "int8" and "nf4": those of QuantizedStore
 
     Raises
@@ -38,6 +36,8 @@ def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options:
     for name in options:
         demand(who, name in known, f"options from {known} for kind={kind!r}", option=name)
     if kind == "paged":
+        from numpy_impl.decode.paged import PagedStore, PageTable
+
         table = PageTable(**options)
         return [PagedStore(table=table) for _ in windows]
     if kind in ("int8", "nf4"):
@@ -46,4 +46,8 @@ def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options:
         return [QuantizedStore(kind=kind, **options) for _ in windows]
     if kind == "rolling":
         demand(who, all(window is not None for window in windows), "a window in every layer for kind='rolling'", windows=list(windows))
+    if kind == "contiguous" or not any(windows):
+        return [ContiguousStore() for _ in windows]
+    from numpy_impl.decode.rolling import RollingStore
+
     return [ContiguousStore() if window is None or kind == "contiguous" else RollingStore(window=window) for window in windows]

@@ -112,8 +112,8 @@ class PrefixMultiHeadAttention(OnFrozen):
     def forward(self, x: NDArray, context: NDArray | None = None, bias: NDArray | None = None, *, mask: NDArray | None = None,
                 causal: bool = False, noise: Noise | None = None,
                 cache: LayerCache | ContextStore | None = None) -> tuple[NDArray, Callable | None]:
-        """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads. The options are
-        those of the base."""
+        """x (..., T, D), context (..., S, C) or None -> y (..., T, D); backward: dy -> dx, dcontext and dbias (or None), grads. The options
+        are those of the base."""
         base = self.base
         at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
         if isinstance(cache, ContextStore):

@@ -64,7 +64,9 @@ class LearnedPositions(Module):
 
 
 class SinusoidalPositions(Module):
-    """y = x + table[offset : offset + T],  or  x + table[positions],  with  table[p] = (sin(p · ω₀), cos(p · ω₀), sin(p · ω₁), …)  as in `positions.sinusoidal`.
+    """y = x + table[offset : offset + T],  or  x + table[positions],
+
+    with  table[p] = (sin(p · ω₀), cos(p · ω₀), sin(p · ω₁), …)  as in `positions.sinusoidal`.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ class Stack(Module):
     - ``"inference"``: nothing; there is no backward.
 
     Further inputs go to every layer as they are: arrays in `shared` (a context, a bias on the scores), whose gradients are sums over the
-    layers; and keyword inputs (a mask, say); `noise` reaches layer i as the stream named i. In inference `caches`, one a layer, reach layer i
-    as its `cache`.
+    layers; and keyword inputs (a mask, say); `noise` reaches layer i as the stream named i. In inference, caches[i] reaches it as its
+    `cache`.
 
     Examples
     --------

@@ -53,9 +53,9 @@ class LanguageModel(Module):
     def extend(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> NDArray:
         """Logits (B, V) behind the last token of each row, when ids (B, T) follow the tokens in the cache; the cache takes them in.
 
-        An encoder–decoder's are the tokens of the target, the first of them the config's start. real (B, T) tells tokens from padding, which
-        is passed over, wherever it stands; every row has a token. With last=False, logits (B, T, V) behind each of the new tokens.
-        There is no backward.
+        An encoder–decoder's are the tokens of the target, the first of them the config's start. real (B, T) tells tokens from padding,
+        which is passed over, wherever it stands; every row has a token. With last=False, logits (B, T, V) behind each of the new
+        tokens. There is no backward.
 
         Raises
         ------

@@ -25,7 +25,6 @@ from numpy_impl.models._head import LanguageModel, add_grads
 from numpy_impl.ops.dropout import dropout
 from numpy_impl.ops.shift_right import shift_right
 
-
 Caches = Sequence[tuple[LayerCache, ContextStore]]
 
 
@@ -34,6 +33,7 @@ class _EncoderDecoder(LanguageModel):
 
     encode: Callable        # source -> context; dcontext -> grads
     decode: Callable        # target, context -> h; dh -> dcontext, grads
+    decoder: Stack
 
     def __call__(self, source: NDArray, target: NDArray, *, source_mask: NDArray | None = None, noise: Noise | None = None,
                  run: Run = "inference") -> NDArray:

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, booleans, broadcastable, fail, matching, size
 from byhand.noise import Noise
+from torch_impl.decode.cache import LayerCache
+from torch_impl.decode.context import ContextStore
 from torch_impl.finetune._projections import measure, wrap
 from torch_impl.finetune.prefix import Prefix
 from torch_impl.finetune.prefix_attention import prefix_attention
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
-from torch_impl.layers.multi_head_attention import MultiHeadAttention
+from torch_impl.layers.multi_head_attention import MultiHeadAttention, remembered
 
 
 class PrefixGroupedQueryAttention(nn.Module):
@@ -30,15 +32,18 @@ class PrefixGroupedQueryAttention(nn.Module):
         self.prefix = Prefix(n, base.n_kv_heads, base.head_width, hidden=hidden, rng=rng, **here)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
-                causal: bool = False, noise: Noise | None = None) -> Tensor:
+                causal: bool = False, noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
         who, base = "PrefixGroupedQueryAttention", self.base
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
-        t = x.shape[-2]
-        broadcastable(who, (*x.shape[:-2], base.n_heads, t, t), bias=bias, mask=mask)
         q, k, v = base.qkv(x, rotary=rotary, noise=noise)
-        if base.window is not None:  # a window hides text; of the prefix it hides nothing
-            band = _band(t, *base.window, q.device)
+        window = base.window
+        if cache is not None:
+            k, v, mask, causal = remembered(cache, k, v, mask, None if window is None else window[0])
+            window = window if causal else None  # what is seen lies in the window already
+        broadcastable(who, (*q.shape[:-1], k.shape[-2]), bias=bias, mask=mask)
+        if window is not None:  # a window hides text; of the prefix it hides nothing
+            band = _band(x.shape[-2], k.shape[-2], *window, q.device)
             mask = band if mask is None else mask & band
         key, value = self.prefix()
         heads = prefix_attention(
@@ -62,10 +67,15 @@ class PrefixMultiHeadAttention(nn.Module):
         self.prefix = Prefix(n, base.n_heads, base.head_width, hidden=hidden, rng=rng, **here)
 
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
-                causal: bool = False, noise: Noise | None = None) -> Tensor:
+                causal: bool = False, noise: Noise | None = None, cache: LayerCache | ContextStore | None = None) -> Tensor:
         base = self.base
         at_least_rank("PrefixMultiHeadAttention", 2, x=x, context=context)
-        q, k, v = base.qkv(x, context, noise=noise)
+        if isinstance(cache, ContextStore):
+            q, k, v = base.with_context(x, context, cache)
+        else:
+            q, k, v = base.qkv(x, context, noise=noise)
+            if cache is not None:
+                k, v, mask, causal = remembered(cache, k, v, mask)
         key, value = self.prefix()
         heads = prefix_attention(
             q, k, v, key, value, bias, mask=mask, causal=causal, scale=base.scale, dropout=base.dropout, noise=noise

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.checks import at_least_rank, choice, demand, fail, ids_below, same_shape, size
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import Cache
 from torch_impl.layers.stack import Run
 from torch_impl.models._causal import CausalLM
 
@@ -56,6 +57,20 @@ class PromptTuned(nn.Module):
         """−Σ log softmax(logits)[target] / normalizer, over the targets that are not -100; by default their mean."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             return self.base.loss_of(self.hidden(ids, noise=noise, run=run), targets, normalizer=normalizer, noise=noise)
+
+    def new_cache(self, kind: str = "auto", **options: Any) -> Cache:
+        """As the base's."""
+        return self.base.new_cache(kind, **options)
+
+    @torch.no_grad()
+    def extend(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> Tensor:
+        """As the base's; the prompt is what an empty cache takes in first."""
+        if not len(cache.lengths) and len(self.prompt):
+            places = cache.place((len(ids), len(self.prompt)), device=ids.device)
+            prompt = self.prompt.expand(len(ids), *self.prompt.shape)
+            self.base.trunk(prompt, run="inference", caches=cache.layers(places))
+            cache.advance(places)
+        return self.base.extend(ids, cache, real=real, last=last)
 
     def hidden(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """ids (..., T) -> h (..., T, D), what the head reads."""

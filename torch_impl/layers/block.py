@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.checks import choice, demand, in_range, positive
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers._routed import Routes, Routing, routes, telling
 from torch_impl.layers.feed_forward import ACTIVATIONS, FeedForward
 from torch_impl.layers.gated_feed_forward import GATES, GatedFeedForward
@@ -60,8 +61,8 @@ class Block(nn.Module):
             _start_deepnorm(self, beta, rng)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False,
-                noise: Noise | None = None) -> Tensor:
-        return self.routed(x, bias, mask=mask, causal=causal, noise=noise)[0]
+                noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        return self.routed(x, bias, mask=mask, causal=causal, noise=noise, cache=cache)[0]
 
     @property
     def routes(self) -> bool:
@@ -69,12 +70,12 @@ class Block(nn.Module):
         return routes(self.mlp)
 
     def routed(self, x: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False,
-               real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+               real: Tensor | None = None, noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[Tensor, Routes]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
         found: list[Routing] = []
 
         def attend(h: Tensor) -> Tensor:
-            h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"))
+            h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"), cache=cache)
             return drop(h, p=self.dropout, noise=at(noise, "dropout1"))
 
         def feed(h: Tensor) -> Tensor:

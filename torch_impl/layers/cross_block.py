@@ -7,6 +7,8 @@ from torch import Tensor
 
 from byhand.checks import choice
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
+from torch_impl.decode.context import ContextStore
 from torch_impl.layers._routed import Routes, Routing, telling
 from torch_impl.layers.block import Block, Order, _make_norm, _start_deepnorm
 from torch_impl.layers.multi_head_attention import MultiHeadAttention
@@ -41,21 +43,23 @@ class CrossBlock(Block):
             _start_deepnorm(self.cross_attn, beta, rng)
 
     def forward(self, x: Tensor, context: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None,
-                context_mask: Tensor | None = None, causal: bool = False, noise: Noise | None = None) -> Tensor:
-        return self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise)[0]
+                context_mask: Tensor | None = None, causal: bool = False, noise: Noise | None = None,
+                cache: tuple[LayerCache, ContextStore] | None = None) -> Tensor:
+        return self.routed(x, context, bias, mask=mask, context_mask=context_mask, causal=causal, noise=noise, cache=cache)[0]
 
     def routed(self, x: Tensor, context: Tensor, bias: Tensor | None = None, *, mask: Tensor | None = None,
                context_mask: Tensor | None = None, causal: bool = False, real: Tensor | None = None,
-               noise: Noise | None = None) -> tuple[Tensor, Routes]:
+               noise: Noise | None = None, cache: tuple[LayerCache, ContextStore] | None = None) -> tuple[Tensor, Routes]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
         found: list[Routing] = []
+        own, other = (None, None) if cache is None else cache
 
         def attend(h: Tensor) -> Tensor:
-            h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"))
+            h = self.attn(h, None, bias, mask=mask, causal=causal, noise=at(noise, "attn"), cache=own)
             return drop(h, p=self.dropout, noise=at(noise, "dropout1"))
 
         def cross(h: Tensor) -> Tensor:
-            h = self.cross_attn(h, context, mask=context_mask, noise=at(noise, "cross_attn"))
+            h = self.cross_attn(h, context, mask=context_mask, noise=at(noise, "cross_attn"), cache=other)
             return drop(h, p=self.dropout, noise=at(noise, "dropout_cross"))
 
         def feed(h: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from torch_impl.attention.linear_attention import linear_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.attention.sliding_window import sliding_window_attention
 from torch_impl.attention.strided import strided_attention
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers.linear import Linear
+from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.positions.alibi import alibi_bias
 from torch_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
 from torch_impl.positions.t5 import t5_bias
@@ -47,23 +49,44 @@ class DecoderAttention(nn.Module):
         relative = nn.Parameter(torch.zeros(buckets, n_heads, dtype=dtype, device=device)) if positions == "relative" else None
         self.register_parameter("relative", relative)
 
-    def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        """With a cache, x (B, T, D) are the newest tokens."""
         at_least_rank("DecoderAttention", 2, x=x)
         q = self._split(self.q_proj(x, noise=at(noise, "q_proj")))
         k = self._split(self.k_proj(x, noise=at(noise, "k_proj")))
         v = self._split(self.v_proj(x, noise=at(noise, "v_proj")))
         if self.positions == "rotary":
             frequencies = rotary_frequencies(q.shape[-1], base=self.rope_base)
-            cos, sin = rotary_table(torch.arange(x.shape[-2], device=x.device), frequencies=frequencies, dtype=x.dtype)
+            positions = torch.arange(x.shape[-2], device=x.device) if cache is None else cache.places.positions[:, None]
+            cos, sin = rotary_table(positions, frequencies=frequencies, dtype=x.dtype)
             q, k = rotary(q, cos=cos, sin=sin), rotary(k, cos=cos, sin=sin)
-        heads = self._attend(q, k, v, self._bias(x), noise)            # (..., H, T, D/H)
+        if cache is not None:
+            heads = self._remember(q, k, v, cache, noise)
+        else:
+            heads = self._attend(q, k, v, self._bias(x, x.shape[-2], x.shape[-2]), noise)  # (..., H, T, D/H)
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
-    def _bias(self, x: Tensor) -> Tensor | None:
-        t = x.shape[-2]
+    def _remember(self, q: Tensor, k: Tensor, v: Tensor, cache: LayerCache, noise: Noise | None) -> Tensor:
+        """The heads (B, H, T, D/H) of the newest tokens, which also see the keys and values that are remembered."""
+        k, v, mask, alike = remembered(cache, k, v, None, self.window - 1 if self.attention == "window" else None)
+        t, s = q.shape[-2], k.shape[-2]
+        if alike:
+            return self._attend(q, k, v, self._bias(q, t, s), noise)
+        demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
+               lengths=cache.places.lengths.tolist())
+        keys = cache.first.to(q.device)[:, None, None] + torch.arange(s, device=q.device)
+        back = cache.places.positions[:, :, None] - keys  # (B, T, S)
+        if self.attention == "strided":
+            mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
+        furthest = max(cache.places.longest, 1)
+        by_distance = self._bias(q, 1, furthest)  # (H, 1, furthest), from the furthest to the last query's own
+        bias = None if by_distance is None else by_distance[:, 0].flip(-1)[:, back.clamp(0, furthest - 1)].transpose(0, 1)
+        return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)
+
+    def _bias(self, x: Tensor, t: int, s: int) -> Tensor | None:
         if self.positions == "relative":
-            return t5_bias(self.relative, queries=t, keys=t, bidirectional=False, max_distance=self.max_distance)
-        return alibi_bias(self.n_heads, queries=t, keys=t, dtype=x.dtype, device=x.device) if self.positions == "alibi" else None
+            return t5_bias(self.relative, queries=t, keys=s, bidirectional=False, max_distance=self.max_distance)
+        return alibi_bias(self.n_heads, queries=t, keys=s, dtype=x.dtype, device=x.device) if self.positions == "alibi" else None
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, noise: Noise | None) -> Tensor:
         if self.attention == "full":

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from byhand.checks import choice, in_range
 from byhand.configs.decoder import DROPPING, NORM_TYPES, NORMS
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers._routed import Routes, Routing, routes, telling
 from torch_impl.layers.decoder_attention import DecoderAttention
 from torch_impl.layers.feed_forward import ACTIVATIONS, FeedForward
@@ -48,20 +49,21 @@ class DecoderBlock(nn.Module):
         self.norm2 = make_norm()
         self.mlp = make_mlp(d_model, d_hidden, activation=activation, bias=bias, rng=rng, **here)
 
-    def forward(self, x: Tensor, *, noise: Noise | None = None) -> Tensor:
-        return self.routed(x, noise=noise)[0]
+    def forward(self, x: Tensor, *, noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        return self.routed(x, noise=noise, cache=cache)[0]
 
     @property
     def routes(self) -> bool:
         """Whether mlp has a router."""
         return routes(self.mlp)
 
-    def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+    def routed(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None,
+               cache: LayerCache | None = None) -> tuple[Tensor, Routes]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
         found: list[Routing] = []
 
         def attend(h: Tensor) -> Tensor:
-            return drop(self.attn(h, noise=at(noise, "attn")), p=self.dropout, noise=at(noise, "dropout1"))
+            return drop(self.attn(h, noise=at(noise, "attn"), cache=cache), p=self.dropout, noise=at(noise, "dropout1"))
 
         def feed(h: Tensor) -> Tensor:
             h = telling(self.mlp, found, h, real=real, noise=at(noise, "mlp"))

@@ -11,7 +11,9 @@ from byhand.noise import Noise, at
 from torch_impl.attention.grouped_query import grouped_query_attention
 from torch_impl.attention.sinks import sink_attention
 from torch_impl.attention.sliding_window import sliding_window_attention
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers.linear import Linear
+from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.layers.norm import RMSNorm
 from torch_impl.positions.rotary import rotary as turn
 
@@ -55,13 +57,18 @@ class GroupedQueryAttention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(n_heads, **here)) if sinks else None
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
-                causal: bool = False, noise: Noise | None = None) -> Tensor:
+                causal: bool = False, noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        """With a cache, x (B, T, D) are the newest of S tokens, and causal."""
         who = "GroupedQueryAttention"
         at_least_rank(who, 2, x=x)
         booleans(who, mask=mask)
-        broadcastable(who, (*x.shape[:-2], self.n_heads, x.shape[-2], x.shape[-2]), bias=bias, mask=mask)
         q, k, v = self.qkv(x, rotary=rotary, noise=noise)
-        heads = self._attend(q, k, v, bias, mask=mask, causal=causal, noise=noise)
+        window = self.window
+        if cache is not None:
+            k, v, mask, causal = remembered(cache, k, v, mask, None if window is None else window[0])
+            window = window if causal else None  # what is seen lies in the window already
+        broadcastable(who, (*q.shape[:-1], k.shape[-2]), bias=bias, mask=mask)
+        heads = self._attend(q, k, v, bias, mask=mask, causal=causal, window=window, noise=noise)
         return self.merge(heads, noise=noise)
 
     def qkv(self, x: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None,
@@ -84,15 +91,15 @@ class GroupedQueryAttention(nn.Module):
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, mask: Tensor | None, causal: bool,
-                noise: Noise | None) -> Tensor:
-        """q (..., H, T, E), k and v (..., K, T, E) -> heads (..., H, T, E)."""
+                window: tuple[int | None, int | None] | None, noise: Noise | None) -> Tensor:
+        """q (..., H, T, E), k and v (..., K, S, E) -> heads (..., H, T, E)."""
         drops = noise is not None and self.dropout > 0
-        if self.window is not None and bias is None and mask is None and self.sinks is None and not drops:
+        if window is not None and bias is None and mask is None and self.sinks is None and not drops:
             group = q.shape[-3] // k.shape[-3]
             k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-            return sliding_window_attention(q, k, v, window=self.window, causal=causal, soft_cap=self.soft_cap)
-        if self.window is not None:  # beside anything else, the window is a mask
-            band = _band(q.shape[-2], *self.window, q.device)
+            return sliding_window_attention(q, k, v, window=window, causal=causal, soft_cap=self.soft_cap)
+        if window is not None:  # beside anything else, the window is a mask
+            band = _band(q.shape[-2], k.shape[-2], *window, q.device)
             mask = band if mask is None else mask & band
         options: dict[str, Any] = dict(mask=mask, causal=causal, soft_cap=self.soft_cap, dropout=self.dropout, noise=noise)
         if self.sinks is None:
@@ -100,7 +107,7 @@ class GroupedQueryAttention(nn.Module):
         return sink_attention(q, k, v, self.sinks, bias, **options)
 
 
-def _band(t: int, left: int | None, right: int | None, device: torch.device) -> Tensor:
-    """(T, T) booleans: key s lies in the window of query t, t − left ≤ s ≤ t + right."""
-    left, right = (t if reach is None else min(reach, t) for reach in (left, right))
-    return torch.ones(t, t, dtype=torch.bool, device=device).tril(right).triu(-left)
+def _band(t: int, s: int, left: int | None, right: int | None, device: torch.device) -> Tensor:
+    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T: the last beside the last."""
+    left, right = (s + t if reach is None else min(reach, s + t) for reach in (left, right))
+    return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t + right).triu(s - t - left)

@@ -10,7 +10,9 @@ from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise, at
 from torch_impl.attention.latent import latent_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers.linear import Linear
+from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.layers.norm import RMSNorm
 from torch_impl.positions.rotary import rotary as turn
 
@@ -51,7 +53,8 @@ class MultiHeadLatentAttention(nn.Module):
         self.o_proj = Linear(n_heads * value_width, d_model, bias=bias, rng=rng, **here)
 
     def forward(self, x: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None, causal: bool = False,
-                noise: Noise | None = None) -> Tensor:
+                noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        """With a cache, which holds latents and turned keys, x (B, T, D) are the newest of S tokens, and causal."""
         at_least_rank("MultiHeadLatentAttention", 2, x=x)
         e, c = self.head_width, self.kv_rank
         if self.q_proj is not None:
@@ -63,13 +66,16 @@ class MultiHeadLatentAttention(nn.Module):
         latent = self.kv_a_norm(down[..., :c])
         q, q_turned = q[..., :e], self._turn(q[..., e:], rotary)
         k_turned = self._turn(down[..., None, :, c:], rotary)  # (..., 1, T, R): one for all heads
+        if cache is not None:
+            held, k_turned, mask, causal = remembered(cache, latent[..., None, :, :], k_turned, mask)  # (B, 1, S, C) and (B, 1, S, R)
+            latent = held[..., 0, :, :]
         options: dict[str, Any] = dict(mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise)
         if self.absorb:
             weight = self.kv_b_proj.weight.unflatten(0, (self.n_heads, -1))  # (H, E + W, C)
             heads = latent_attention(q, latent, weight[:, :e], weight[:, e:], q_turned, k_turned[..., 0, :, :], **options)
         else:
             up = self._split(self.kv_b_proj(latent, noise=at(noise, "kv_b_proj")))  # (..., H, T, E + W)
-            key = torch.cat([up[..., :e], k_turned.expand_as(q_turned)], -1)
+            key = torch.cat([up[..., :e], k_turned.expand(*up.shape[:-1], -1)], -1)
             heads = scaled_dot_product(torch.cat([q, q_turned], -1), key, up[..., e:], **options)
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from byhand.checks import in_range
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers._routed import Routes, routed, routes
 from torch_impl.layers.gated_feed_forward import GatedFeedForward
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention
@@ -40,8 +41,8 @@ class LlamaBlock(nn.Module):
         self.mlp = mlp
 
     def forward(self, x: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None, causal: bool = False,
-                noise: Noise | None = None) -> Tensor:
-        return self.routed(x, rotary=rotary, mask=mask, causal=causal, noise=noise)[0]
+                noise: Noise | None = None, cache: LayerCache | None = None) -> Tensor:
+        return self.routed(x, rotary=rotary, mask=mask, causal=causal, noise=noise, cache=cache)[0]
 
     @property
     def routes(self) -> bool:
@@ -49,9 +50,9 @@ class LlamaBlock(nn.Module):
         return routes(self.mlp)
 
     def routed(self, x: Tensor, *, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None, causal: bool = False,
-               real: Tensor | None = None, noise: Noise | None = None) -> tuple[Tensor, Routes]:
+               real: Tensor | None = None, noise: Noise | None = None, cache: LayerCache | None = None) -> tuple[Tensor, Routes]:
         """As `forward`, and what the routers in mlp did with the tokens, of which `real` (..., T) are no padding."""
-        h = self.attn(self.norm1(x), rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"))
+        h = self.attn(self.norm1(x), rotary=rotary, mask=mask, causal=causal, noise=at(noise, "attn"), cache=cache)
         mid = x + drop(h, p=self.dropout, noise=at(noise, "dropout1"))
         h, found = routed(self.mlp, self.norm2(mid), real=real, noise=at(noise, "mlp"))
         return mid + drop(h, p=self.dropout, noise=at(noise, "dropout2")), found

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from byhand.checks import at_least_rank, demand, in_range, size
 from byhand.noise import Noise, at
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
+from torch_impl.decode.cache import LayerCache
+from torch_impl.decode.context import ContextStore
 from torch_impl.layers.linear import Linear
 
 
@@ -37,9 +39,15 @@ class MultiHeadAttention(nn.Module):
         self.o_proj = Linear(width, d_model, **made)
 
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None, *, mask: Tensor | None = None,
-                causal: bool = False, noise: Noise | None = None) -> Tensor:
+                causal: bool = False, noise: Noise | None = None, cache: LayerCache | ContextStore | None = None) -> Tensor:
+        """With a cache, x (B, T, D) are the newest of S tokens, and causal; a ContextStore keeps keys and values of the first call."""
         at_least_rank("MultiHeadAttention", 2, x=x, context=context)
-        q, k, v = self.qkv(x, context, noise=noise)
+        if isinstance(cache, ContextStore):
+            q, k, v = self.with_context(x, context, cache)
+        else:
+            q, k, v = self.qkv(x, context, noise=noise)
+            if cache is not None:
+                k, v, mask, causal = remembered(cache, k, v, mask)
         heads = scaled_dot_product(
             q, k, v, bias, mask=mask, causal=causal, scale=self.scale, dropout=self.dropout, noise=noise
         )  # (..., H, T, E)
@@ -51,6 +59,12 @@ class MultiHeadAttention(nn.Module):
         q, k = self.q_proj(x, noise=at(noise, "q_proj")), self.k_proj(source, noise=at(noise, "k_proj"))
         return self._split(q), self._split(k), self._split(self.v_proj(source, noise=at(noise, "v_proj")))
 
+    def with_context(self, x: Tensor, context: Tensor | None, held: ContextStore) -> tuple[Tensor, Tensor, Tensor]:
+        """q of x, k and v of the context: made once, and kept."""
+        if held.key is None:
+            held.hold(self._split(self.k_proj(context)), self._split(self.v_proj(context)))
+        return self._split(self.q_proj(x)), held.key, held.value
+
     def merge(self, heads: Tensor, *, noise: Noise | None = None) -> Tensor:
         """heads (..., H, T, E) -> y (..., T, D), o_proj of the heads side by side."""
         return self.o_proj(heads.transpose(-2, -3).flatten(-2), noise=at(noise, "o_proj"))
@@ -58,3 +72,12 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(..., T, H · E) -> (..., H, T, E)."""
         return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(-2, -3)
+
+
+def remembered(cache: LayerCache, k: Tensor, v: Tensor, mask: Tensor | None,
+               left: int | None = None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+    """Keys and values of all tokens from those of the new ones (B, H, T, E), and the mask and the causality that are left to apply."""
+    k, v, seen = cache.append(k, v, left=left)
+    if seen is None:
+        return k, v, mask, True
+    return k, v, seen if mask is None else seen & mask, False  # what is seen is up to each token's own place

@@ -9,7 +9,10 @@ from torch_impl.positions.sinusoidal import sinusoidal
 
 
 class LearnedPositions(nn.Module):
-    """y = x + weight[offset : offset + T],  or  x + weight[positions].  x (..., T, D), positions (..., T); weight (max_length, D) starts as normals of deviation 0.02."""
+    """y = x + weight[offset : offset + T],  or  x + weight[positions].
+
+    x (..., T, D), positions (..., T); weight (max_length, D) starts as normals of deviation 0.02.
+    """
 
     def __init__(self, max_length: int, d_model: int, *, dtype: torch.dtype = torch.float32,
                  device: torch.device | str | None = None, rng: torch.Generator | None = None):

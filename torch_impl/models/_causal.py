@@ -1,14 +1,17 @@
 """What the causal language models share: from ids to logits and to the loss, and the values they start from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank, booleans, same_shape
+from byhand.checks import at_least_rank, booleans, demand, same_shape
 from byhand.configs.routing import RoutingLoss
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import Cache, LayerCache, Places
+from torch_impl.decode.kinds import make_stores
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.stack import Run, Stack
 from torch_impl.models._head import LanguageModel
@@ -25,9 +28,10 @@ class CausalLM(LanguageModel):
     routing_loss: RoutingLoss | None = None
     watch: Callable[[Routes], None] | None = None
 
-    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[Tensor, Routes]:
         """Embedded tokens x (..., T, D) -> h (..., T, D), what the head reads, and what the routers did with the tokens, of which `real`
-        (..., T) are no padding."""
+        (..., T) are no padding. With caches, one a layer, x (B, T, D) follow what those hold."""
         raise TypeError(f"{type(self).__name__} defines no trunk")
 
     def hidden(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
@@ -62,6 +66,20 @@ class CausalLM(LanguageModel):
                 share = 1.0 if normalizer is None else int((targets != -100).sum()) / normalizer
                 loss = loss + share * routing_loss(routes, self.routing_loss, real=real)
             return loss
+
+    @property
+    def windows(self) -> list[int | None]:
+        """How many tokens a token sees in each layer, its own among them; None: all before it."""
+        return [getattr(self.config, "window", None)] * self.config.n_layers
+
+    def new_cache(self, kind: str = "auto", **options: Any) -> Cache:
+        """An empty cache for `extend`, of a kind of `decode.kinds`."""
+        return Cache(make_stores(self.windows, kind=kind, **options))
+
+    def _extended(self, ids: Tensor, cache: Cache, places: Places) -> Tensor:
+        longest, most = places.longest, self.config.max_length
+        demand(f"{type(self).__name__}.extend", longest <= most, f"at most {most} tokens in a row", tokens=longest)
+        return self.trunk(self.tokens(ids), real=places.real, run="inference", caches=cache.layers(places))[0]
 
     def _stack(self, block: Callable[[int], nn.Module], prepare: Callable[[nn.Module], nn.Module] | None,
                rng: torch.Generator | None) -> Stack:

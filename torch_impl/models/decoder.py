@@ -1,7 +1,7 @@
 """A causal language model whose architecture is a choice: what the architecture experiments train."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from byhand.configs.decoder import DecoderConfig
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.decoder_block import DecoderBlock
 from torch_impl.layers.embedding import Embedding
@@ -54,10 +55,12 @@ class Decoder(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             c = math.sqrt(self.config.d_model) if self.config.positions == "sinusoidal" else 1.0
-            x = c * x if self.positions is None else self.positions(c * x)
+            places = caches[0].places.positions if caches else None
+            x = c * x if self.positions is None else self.positions(c * x, positions=places)
             x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-            x, routes = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run)
+            x, routes = self.blocks.routed(x, real=real, noise=at(noise, "blocks"), run=run, caches=caches)
             return x if self.norm is None else self.norm(x), routes

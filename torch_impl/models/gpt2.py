@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.configs.gpt2 import GPT2Config
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.block import Block
 from torch_impl.layers.embedding import Embedding
@@ -41,8 +42,10 @@ class GPT2(CausalLM):
         self.head = None
         self._start(self, rng, blocks=prepare is None)
 
-    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            x = dropout(self.positions(x), p=self.config.dropout, noise=at(noise, "dropout"))
-            x, routes = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run)
+            x = self.positions(x, positions=caches[0].places.positions if caches else None)
+            x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
+            x, routes = self.blocks.routed(x, real=real, causal=True, noise=at(noise, "blocks"), run=run, caches=caches)
             return self.norm(x), routes

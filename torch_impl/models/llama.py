@@ -1,6 +1,6 @@
 """Llama (Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288) and its relatives: Mistral, SmolLM2, Qwen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache, Places
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.linear import Linear
@@ -50,15 +51,17 @@ class Llama(CausalLM):
         """What stands in the place of block i's feed-forward layer; None: nothing, the block makes its own."""
         return None
 
-    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep") -> tuple[Tensor, Routes]:
+    def trunk(self, x: Tensor, *, real: Tensor | None = None, noise: Noise | None = None, run: Run = "keep",
+              caches: Sequence[LayerCache] | None = None) -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-            x, routes = self.blocks.routed(x, real=real, rotary=self._rotary(x), causal=True, noise=at(noise, "blocks"), run=run)
+            rotary = self._rotary(x, caches[0].places if caches else None)
+            x, routes = self.blocks.routed(x, real=real, rotary=rotary, causal=True, noise=at(noise, "blocks"), run=run, caches=caches)
             return self.norm(x), routes
 
-    def _rotary(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned."""
-        t = x.shape[-2]
-        frequencies, attention_factor = rope_frequencies(self.config.rope, length=t)
-        positions = torch.arange(t, device=x.device)
+    def _rotary(self, x: Tensor, places: Places | None) -> tuple[Tensor, Tensor]:
+        """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""
+        length = x.shape[-2] if places is None else places.longest
+        frequencies, attention_factor = rope_frequencies(self.config.rope, length=length)
+        positions = torch.arange(length, device=x.device) if places is None else places.positions
         return rotary_table(positions, frequencies=frequencies, attention_factor=attention_factor, dtype=x.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank
+from byhand.checks import at_least_rank, demand
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
 from torch_impl.layers.block import Block
@@ -15,7 +15,7 @@ from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.norm import RMSNorm
 from torch_impl.layers.stack import Run, Stack
-from torch_impl.models.transformer import _EncoderDecoder
+from torch_impl.models.transformer import Caches, _EncoderDecoder
 from torch_impl.ops.dropout import dropout
 from torch_impl.positions.t5 import t5_bias
 
@@ -68,15 +68,20 @@ class T5(_EncoderDecoder):
             return self._end(self.encoder_norm, x, at(noise, "encoder_dropout"))
 
     def decode(self, target: Tensor, context: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
-               run: Run = "keep") -> Tensor:
-        """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied."""
+               run: Run = "keep", caches: Caches | None = None) -> Tensor:
+        """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied. With caches, one a layer, target (B, T)
+        follows what those hold; rows are of one length then."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             at_least_rank("T5", 1, target=target)
             x = self._embed(target, at(noise, "target"))
             mask = self._for_keys(source_mask, tuple(context.shape[:-1]))
             t = target.shape[-1]
-            bias = t5_bias(self.decoder_positions, queries=t, keys=t, bidirectional=False, max_distance=self.config.max_distance)
-            x = self.decoder(x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run)
+            s = t if caches is None else caches[0][0].places.longest
+            if caches is not None:
+                alike = caches[0][0].places.start is not None
+                demand("T5", alike, "targets of one length, without padding, in a cache", lengths=caches[0][0].places.lengths.tolist())
+            bias = t5_bias(self.decoder_positions, queries=t, keys=s, bidirectional=False, max_distance=self.config.max_distance)
+            x = self.decoder(x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches)
             h = self._end(self.decoder_norm, x, at(noise, "decoder_dropout"))
             return h / math.sqrt(self.config.d_model) if self.config.tied else h
 

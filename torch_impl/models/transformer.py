@@ -1,14 +1,18 @@
 """The encoder–decoder Transformer (Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import booleans, same_shape
+from byhand.checks import booleans, exact_rank, same_shape
 from byhand.configs.transformer import TransformerConfig
 from byhand.noise import Noise, at
+from torch_impl.decode.cache import LayerCache, Places
+from torch_impl.decode.context import ContextCache, ContextStore
+from torch_impl.decode.kinds import make_stores
 from torch_impl.layers.block import Block
 from torch_impl.layers.cross_block import CrossBlock
 from torch_impl.layers.embedding import Embedding
@@ -19,6 +23,8 @@ from torch_impl.layers.stack import Run, Stack
 from torch_impl.models._head import LanguageModel
 from torch_impl.ops.dropout import dropout
 from torch_impl.ops.shift_right import shift_right
+
+Caches = Sequence[tuple[LayerCache, ContextStore]]
 
 
 class _EncoderDecoder(LanguageModel):
@@ -44,6 +50,16 @@ class _EncoderDecoder(LanguageModel):
         """source, target -> h (..., T, D), what the head reads."""
         context = self.encode(source, source_mask=source_mask, noise=noise, run=run)
         return self.decode(target, context, source_mask=source_mask, noise=noise, run=run)
+
+    @torch.no_grad()
+    def new_cache(self, source: Tensor, *, source_mask: Tensor | None = None, kind: str = "auto", **options: Any) -> ContextCache:
+        """A cache for `extend` that knows the source (B, S) and no target yet; its stores are of a kind of `decode.kinds`."""
+        exact_rank(type(self).__name__, 2, source=source)
+        context = self.encode(source, source_mask=source_mask, run="inference")
+        return ContextCache(make_stores([None] * len(self.decoder), kind=kind, **options), context, source_mask)
+
+    def _extended(self, ids: Tensor, cache: ContextCache, places: Places) -> Tensor:
+        return self.decode(ids, cache.context, source_mask=cache.mask, run="inference", caches=cache.both(places))
 
     def _for_keys(self, source_mask: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
         """(..., S), True where there is a token, as (..., 1, 1, S): the same keys for all heads and queries."""
@@ -94,14 +110,15 @@ class Transformer(_EncoderDecoder):
             return x if self.encoder_norm is None else self.encoder_norm(x)
 
     def decode(self, target: Tensor, context: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
-               run: Run = "keep") -> Tensor:
-        """target (..., T), context (..., S, D) -> h (..., T, D)."""
+               run: Run = "keep", caches: Caches | None = None) -> Tensor:
+        """target (..., T), context (..., S, D) -> h (..., T, D). With caches, one a layer, target (B, T) follows what those hold."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
-            x = self._embed(self.tokens if self.target_tokens is None else self.target_tokens, target, at(noise, "target"))
+            table = self.tokens if self.target_tokens is None else self.target_tokens
+            x = self._embed(table, target, at(noise, "target"), caches[0][0].places.positions if caches else None)
             mask = self._for_keys(source_mask, tuple(context.shape[:-1]))
-            x = self.decoder(x, context, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run)
+            x = self.decoder(x, context, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches)
             return x if self.decoder_norm is None else self.decoder_norm(x)
 
-    def _embed(self, table: Embedding, ids: Tensor, noise: Noise | None) -> Tensor:
-        x = self.positions(math.sqrt(self.config.d_model) * table(ids, noise=at(noise, "tokens")))
+    def _embed(self, table: Embedding, ids: Tensor, noise: Noise | None, positions: Tensor | None = None) -> Tensor:
+        x = self.positions(math.sqrt(self.config.d_model) * table(ids, noise=at(noise, "tokens")), positions=positions)
         return dropout(x, p=self.config.dropout, noise=noise)
