@@ -1,0 +1,82 @@
+"""What a group of beams holds while it searches: the texts it is still writing, and the best of those it has finished."""
+
+import math
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from byhand.configs.generation import GenerationConfig
+
+
+class Hypotheses:
+    """The w beams of one group, for each of B prompts.
+
+    sums (B, w)      Σ log p of each running text, best first; −∞ where there is none
+    tokens (B, w, L) its tokens, L = max_new_tokens; the pad stands where none has come yet
+    scores (B, w), finished (B, w, L), lengths (B, w)   the finished texts, best first; score −∞ and length 0 where there is none
+    open (B,)        whether a running text may still take a place among the finished ones
+    said (B, w)      the tokens that the last step chose; −1 where nothing runs
+    """
+
+    def __init__(self, prompts: int, width: int, *, config: GenerationConfig, pad: int, dtype: DTypeLike):
+        self.config, self.generated = config, 0
+        self.sums = np.full((prompts, width), -np.inf, dtype)
+        self.sums[:, 0] = 0                               # all beams begin alike: were they all alive, they would all choose the same
+        self.tokens = np.full((prompts, width, config.max_new_tokens), pad)
+        self.scores = np.full((prompts, width), -np.inf, dtype)
+        self.finished, self.lengths = self.tokens.copy(), np.zeros((prompts, width), np.int64)
+        self.open = np.ones(prompts, bool)
+
+    def advance(self, scores: NDArray) -> NDArray:
+        """One more token: scores (B, w, V) of each text's next one -> parents (B, w), which beam each running text now continues."""
+        b, w, v = scores.shape
+        config, row = self.config, np.arange(b)[:, None]
+        self.generated += 1
+        n = self.generated
+
+        # A text has at most as many ways to end as there are end tokens: among so many candidates w do not end.
+        sums = (self.sums[:, :, None] + scores).reshape(b, w * v)
+        best = largest(sums, min(max(2, 1 + len(config.eos)) * w, w * v))               # (B, C)
+        sums, (parents, chosen) = sums[row, best], np.divmod(best, v)
+        tokens = self.tokens[row, parents]                                              # (B, C, L)
+        tokens[:, :, n - 1] = chosen
+        ends = np.isin(chosen, config.eos) | (n == config.max_new_tokens)
+
+        # Only the w best candidates may finish. The others are there to go on in place of those.
+        ready = ends & self.open[:, None]
+        ready[:, w:] = False
+        scores = np.concatenate([self.scores, np.where(ready, sums / math.pow(n, config.length_penalty), -np.inf)], 1)
+        kept = largest(scores, w)
+        self.scores = scores[row, kept]
+        self.finished = np.concatenate([self.finished, tokens], 1)[row, kept]
+        self.lengths = np.concatenate([self.lengths, np.where(ready, n, 0)], 1)[row, kept]
+
+        sums = np.where(ends, -np.inf, sums)
+        running = largest(sums, w)
+        self.sums, self.tokens = sums[row, running], tokens[row, running]
+        self.said = np.where(self.open[:, None] & (self.sums > -np.inf), chosen[row, running], -1)
+
+        # More tokens only lower a sum. Divided by length**penalty it may rise: then its bound is at the greatest length. Unless that is
+        # asked for, what the best would score if it ended here decides, which is quicker and not exact.
+        longest = config.max_new_tokens if config.early_stopping == "never" and config.length_penalty > 0 else n
+        worst = self.scores[:, -1]
+        self.open &= self.sums[:, 0] / math.pow(longest, config.length_penalty) > worst
+        if config.early_stopping is True:
+            self.open &= worst == -np.inf
+        return parents[row, running]
+
+
+def largest(x: NDArray, k: int) -> NDArray:
+    """(B, k) where the k largest of each row of x (B, N) stand, the largest first; of equals the one that stands first.
+
+    Examples
+    --------
+    >>> largest(np.array([[0.0, 2.0, 1.0, 2.0, 1.0]]), 3)
+    array([[1, 3, 2]])
+    """
+    n = x.shape[-1]
+    least = np.partition(x, n - k, -1)[:, n - k, None]                                   # (B, 1) the k-th largest; several may equal it
+    chosen, equal = x > least, x == least
+    chosen |= equal & (np.cumsum(equal, -1) <= k - chosen.sum(-1, keepdims=True))
+    found = np.nonzero(chosen)[1].reshape(len(x), k)
+    return np.take_along_axis(found, np.argsort(-np.take_along_axis(x, found, -1), -1, kind="stable"), -1)

@@ -1,0 +1,87 @@
+"""What beam search is fed: a model of a few states, prompts of several lengths, and every option of the search."""
+
+import numpy as np
+
+from byhand.configs.generation import GenerationConfig
+from parity.cases import array, case, ids, integer, left_out, mask, maybe, one_of, size
+from parity.cases.decode._automaton import Automaton
+
+STATES = 97     # many, so that two texts seldom add the same numbers in another order: a tie that rounding decides
+
+
+def play(side, table, real=None, before=None, poison=None, **arguments):
+    """The search, the states of the beams when it ended, and what was read in each call: the prompt once, then a token a beam."""
+    if poison is not None:
+        table = np.where(np.arange(table.size).reshape(table.shape) == 3, poison, table)
+    model, ids, config = _prepared(side, side.array(table), ids=side.array(arguments.pop("ids")), **arguments)
+    cache, given = model.new_cache(), {} if real is None else {"real": side.array(_told(real))}
+    if before is not None:
+        model.extend(side.array(before), cache)
+    found = side.get("decode.beam_search")(model, ids, config=config, cache=cache, **given)
+    return found._asdict() | {"states": cache.states, "calls": np.array(cache.calls)}
+
+
+def own_cache(side, table, real=None, before=None, **arguments):
+    """A search makes its own cache if it is given none."""
+    if before is None:
+        search, (model, ids, config) = side.get("decode.beam_search"), _prepared(side, table, **arguments)
+        real = None if real is None else side.array(_told(side.numpy(real)))
+        want = search(model, ids, config=config, real=real, cache=model.new_cache())
+        for label, got in search(model, ids, config=config, real=real)._asdict().items():
+            yield label, got, getattr(want, label)
+
+
+def _prepared(side, table, ids, ties=None, raw=None, **options):
+    if ties == "all":
+        table = 0 * table
+    elif ties == "two tokens":
+        table[:, 0] = table[:, -1]
+    return Automaton(side, table), ids, GenerationConfig(**options) if raw is None else raw
+
+
+def _told(real):
+    """No row is all padding."""
+    return real if real.dtype != bool or real.shape[-1] < 2 else real | (~real.any(-1, keepdims=True) & (np.arange(real.shape[-1]) == 0))
+
+
+BAD = dict(table=array(3, 4, hostile=False), ids=np.array([[1, 2], [0, 3]]))
+
+
+@case(
+    "decode.beam_search", play=play, also=[own_cache],
+    refuses=[
+        BAD | dict(ids=np.zeros((2, 0), np.int64)),
+        BAD | dict(ids=np.zeros(2, np.int64)),
+        BAD | dict(ids=np.zeros((2, 2))),
+        BAD | dict(real=np.ones((2, 1), bool)),
+        BAD | dict(real=np.ones((2, 2))),
+        BAD | dict(ids=np.array([[1], [2]]), real=np.array([[True], [False]])),
+        BAD | dict(beams=5),
+        BAD | dict(temperature=0.5),
+        BAD | dict(stop="end"),
+        BAD | dict(length_penalty=30.0),
+        BAD | dict(length_penalty=-30.0),
+        BAD | dict(raw={"beams": 2}),
+        BAD | dict(poison=np.nan),
+        BAD | dict(poison=np.inf),
+    ],
+)
+def beam_search(draw):
+    vocabulary = draw(size(1, 7))
+    groups = draw(one_of(1, 1, 2, 3)) if vocabulary > 1 else 1
+    groups = groups if groups <= vocabulary else 1
+    beams = groups * draw(integer(1, max(1, min(4, vocabulary // groups))))
+    b, t, most = draw(size(0, 3)), draw(integer(1, 4)), draw(integer(3 if draw.ordinary else 0, 6))
+    ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 1, 1, 2)))}))
+    real = draw(maybe(mask(b, t))) if t > 1 else None
+    # with fewer tokens they would leave a text none
+    rules = dict(min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0,))), no_repeat_ngram=draw(left_out(3)))
+    return dict(
+        table=array(STATES, vocabulary, hostile=False), ties=draw(one_of(None, None, None, "all", "two tokens")),
+        ids=ids(b, t, below=vocabulary), real=real,
+        before=draw(maybe(ids(b, 2, below=vocabulary))), max_new_tokens=most, beams=beams, groups=groups, n_best=draw(integer(1, beams)),
+        eos=ends, pad=draw(maybe(integer(0, 3))), length_penalty=draw(left_out(one_of(0.0, 0.7, 2.0, -0.8))),
+        early_stopping=draw(left_out(one_of(False, True, "never"))), diversity_penalty=draw(one_of(0.0, 0.4, 2.5)) if groups > 1 else 0.0,
+        repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
+        **(rules if vocabulary > 4 else {}),
+    )
