@@ -82,7 +82,7 @@ def sample(logits: NDArray, *, noise: Noise | None = None) -> NDArray:
 
 
 def _gumbel(bits: NDArray) -> NDArray:
-    u = bits * 2.0**-32 + 2.0**-33
+    u = np.asarray(bits * 2.0**-32 + 2.0**-33)
     np.log(u, out=u)
     np.negative(u, out=u)
     np.log(u, out=u)

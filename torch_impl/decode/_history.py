@@ -27,6 +27,6 @@ def seen(history: Tensor, logits: Tensor) -> Tensor:
     return torch.zeros(n, vocabulary + 1, dtype=torch.bool, device=logits.device).scatter_(1, history, True)[:, :vocabulary]
 
 
-def behind_padding(history: Tensor, vocabulary: int) -> Tensor:
+def behind_padding(history: Tensor, logits: Tensor) -> Tensor:
     """The history with every row's padding in front: what follows one another stands side by side, and the newest is the last."""
-    return history.gather(1, (history < vocabulary).int().sort(dim=1, stable=True).indices)
+    return history.gather(1, (history < logits.shape[1]).int().sort(dim=1, stable=True).indices)

@@ -17,14 +17,13 @@ def ban_words(logits: Tensor, *, history: Tensor, words: tuple[tuple[int, ...], 
     demand("ban_words", isinstance(words, (tuple, list)) and all(words), "words as a tuple of tuples of ids, none empty", words=words)
     for word in words:
         _inside("ban_words", logits.shape[-1], words=word)
-    vocabulary = logits.shape[-1]
-    history = behind_padding(history, vocabulary)
+    history = behind_padding(history, logits)
     y = logits.clone()
     for length in sorted({len(word) for word in words}):
         if length - 1 <= history.shape[1]:
             group = torch.tensor([word for word in words if len(word) == length], device=history.device)    # (W, length)
             begun = (history[:, None, history.shape[1] - (length - 1):] == group[:, :-1]).all(-1)           # (N, W); padding is no id
-            y.masked_fill_(seen(torch.where(begun, group[:, -1], vocabulary), logits), -torch.inf)
+            y.masked_fill_(seen(torch.where(begun, group[:, -1], logits.shape[1]), logits), -torch.inf)
     return y
 
 

@@ -14,9 +14,8 @@ def no_repeat_ngram(logits: Tensor, *, history: Tensor, size: int, real: Tensor 
     logits (N, V), history (N, L) int64, real (N, L) booleans, False for padding -> y (N, V).
     """
     size_of("no_repeat_ngram", size=size)
-    vocabulary = logits.shape[-1]
-    history = behind_padding(history_of("no_repeat_ngram", logits, history, real), vocabulary)
-    length = history.shape[1]
+    history = behind_padding(history_of("no_repeat_ngram", logits, history, real), logits)
+    vocabulary, length = logits.shape[1], history.shape[1]
     if length < size:
         return logits.clone()
     runs = history.unfold(1, size, 1)                                            # (N, L − n + 1, n)

@@ -1,0 +1,20 @@
+"""What typical sampling is fed: masses that keep one token, some and all; minima up to more than there are."""
+
+from parity.cases import array, case, integer, left_out, one_of
+from parity.cases.decode._logits import bad_rows, some_rows
+
+
+@case(
+    "decode.keep_typical",
+    gradient=False,
+    bench=dict(logits=array(8, 128000, scale=4.0), mass=0.9),
+    refuses=[
+        *bad_rows(mass=0.9),
+        *(dict(logits=array(2, 3), mass=bad) for bad in (0.0, -0.1, 1.001, float("nan"), None)),
+        *(dict(logits=array(2, 3), mass=0.5, minimum=bad) for bad in (0, 1.5)),
+    ],
+)
+def keep_typical(draw):
+    logits, v = some_rows(draw)
+    mass = draw(one_of(1e-7, 0.137, 0.613, 0.613, 0.913, 0.9937, 1, 1.0))
+    return dict(logits=logits, mass=mass, minimum=draw(left_out(integer(1, v + 1))))
