@@ -1,4 +1,4 @@
-"""The commands around real checkpoints: what a model makes of texts."""
+"""The commands around real checkpoints: to convert them, and what a model makes of texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,4 +58,29 @@ def embed(
     return OK
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"embed": embed}
+def convert(source: str, out: str, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None, max_shard: str | None = None,
+            seed: int = 0) -> int:
+    """Write a model as Hugging Face's hub holds one, so that transformers loads it.
+
+    Parameters
+    ----------
+    source
+        The directory of a `byhand train` or `byhand quantize`, a directory as Hugging Face's hub holds a model, the name of one on the
+        hub, or a preset with random weights.
+    out
+        The new directory: whole, or not there.
+    dtype
+        Of the files. By default that of the source, where it is one of these, else float32.
+    max_shard
+        The most that one file of weights holds, 2GB say; by default there is one file.
+    seed
+        Of random weights.
+    """
+    tune()
+    from byhand.commands.convert import convert as work
+
+    work(source, out=out, dtype=dtype, max_shard=max_shard, seed=seed)
+    return OK
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"convert": convert, "embed": embed}

@@ -15,6 +15,8 @@ from byhand.checks import demand, fail
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.mixtral import MixtralConfig
+from byhand.hugging_face.files import PICKLED, refuse_pickle
+from byhand.hugging_face.hub import from_hub, is_hub_name
 from byhand.model_source import Tokenize, as_bytes, presets, tokenizer_in
 from byhand.run_config import read, resolve
 from byhand.run_directory import load_weights, write_whole
@@ -57,7 +59,7 @@ class Base(NamedTuple):
 
 def open_base(where: str) -> Base:
     """The base that `where` names: the directory of a `byhand train` (its best weights) or a `byhand quantize`, of a GPT-2, a Llama or a
-    Mixtral as Hugging Face's hub holds them, or a preset.
+    Mixtral as Hugging Face's hub holds them, a preset, or the name of one on the hub, org/name.
 
     Raises
     ------
@@ -70,6 +72,10 @@ def open_base(where: str) -> Base:
         if "model_type" in read("open_base", path / "config.json"):
             return _hugging_face(path)
         return _trained(path)
+    if path.suffix in PICKLED and path.is_file():
+        refuse_pickle("open_base", path)
+    if where not in presets() and is_hub_name(where):
+        return _hugging_face(from_hub("open_base", where))
     known = {name: config for name, config in presets().items() if isinstance(config, (GPT2Config, LlamaConfig))}
     if where not in known:
         near = difflib.get_close_matches(where, known, n=1)

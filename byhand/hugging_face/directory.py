@@ -2,104 +2,35 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.bert import BertConfig
+from byhand.configs.generation import GenerationConfig
 from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
-from byhand.configs.mixtral import MixtralConfig
 from byhand.configs.t5 import T5Config
-from byhand.hugging_face.bert import (
-    BERT_TIED,
-    bert_config_from_hugging_face,
-    bert_config_to_hugging_face,
-    bert_from_hugging_face,
-    bert_kind,
-    bert_to_hugging_face,
-)
-from byhand.hugging_face.gpt2 import (
-    gpt2_config_from_hugging_face,
-    gpt2_config_to_hugging_face,
-    gpt2_from_hugging_face,
-    gpt2_to_hugging_face,
-)
-from byhand.hugging_face.llama import (
-    LLAMA_TYPES,
-    llama_config_from_hugging_face,
-    llama_config_to_hugging_face,
-    llama_from_hugging_face,
-    llama_to_hugging_face,
-)
-from byhand.hugging_face.mixtral import mixtral_from_hugging_face, mixtral_to_hugging_face
-from byhand.hugging_face.mixtral_config import MIXTRAL_TYPES, mixtral_config_from_hugging_face, mixtral_config_to_hugging_face
-from byhand.hugging_face.on_disk import arrays_in, open_arrays
-from byhand.hugging_face.t5 import (
-    t5_config_from_hugging_face,
-    t5_config_to_hugging_face,
-    t5_copies,
-    t5_from_hugging_face,
-    t5_to_hugging_face,
-)
+from byhand.hugging_face.families import Family, family_of, family_told
+from byhand.hugging_face.files import CARRIED, arrays_of, file_in, read_json
+from byhand.hugging_face.shapes import demand_shapes
+from byhand.hugging_face.writing import write_arrays
 from byhand.run_directory import write_whole
 
 Config = GPT2Config | LlamaConfig | BertConfig | T5Config
-
-
-class _Family(NamedTuple):
-    """The maps of one family of models: of its configs and of its states, each both ways."""
-
-    kinds: tuple[str, ...]                              # our classes; the first one is saved when none is named
-    kind: Callable[[Mapping[str, Any]], str]            # the class that a config.json tells of
-    read_config: Callable[[Mapping[str, Any]], Any]
-    read_state: Callable[[Mapping[str, NDArray], Any, str], dict[str, NDArray]]
-    write_config: Callable[[Any, str], dict[str, Any]]
-    write_state: Callable[[Mapping[str, NDArray], Any, str], dict[str, NDArray]]
-    copies: Callable[[Any], Iterable[str]]              # their names for arrays that stand in write_state's result under another name too
-
-
-_GPT2 = _Family(
-    ("GPT2",), lambda values: "GPT2",
-    gpt2_config_from_hugging_face, lambda state, config, kind: gpt2_from_hugging_face(state),
-    lambda config, kind: gpt2_config_to_hugging_face(config), lambda state, config, kind: gpt2_to_hugging_face(state),
-    lambda config: ("lm_head.weight",),
-)
-_LLAMA = _Family(
-    ("Llama",), lambda values: "Llama",
-    llama_config_from_hugging_face, lambda state, config, kind: llama_from_hugging_face(state, config),
-    lambda config, kind: llama_config_to_hugging_face(config), lambda state, config, kind: llama_to_hugging_face(state, config),
-    lambda config: ("lm_head.weight",) if config.tied else (),
-)
-_MIXTRAL = _Family(
-    ("Mixtral",), lambda values: "Mixtral",
-    mixtral_config_from_hugging_face, lambda state, config, kind: mixtral_from_hugging_face(state, config),
-    lambda config, kind: mixtral_config_to_hugging_face(config), lambda state, config, kind: mixtral_to_hugging_face(state, config),
-    lambda config: ("lm_head.weight",) if config.tied else (),
-)
-_BERT = _Family(
-    ("BertMaskedLM", "BertSequenceClassifier", "BertTokenClassifier", "Bert"), bert_kind,
-    bert_config_from_hugging_face, bert_from_hugging_face, bert_config_to_hugging_face, bert_to_hugging_face,
-    lambda config: BERT_TIED,
-)
-_T5 = _Family(
-    ("T5",), lambda values: "T5",
-    t5_config_from_hugging_face, lambda state, config, kind: t5_from_hugging_face(state, config),
-    lambda config, kind: t5_config_to_hugging_face(config), lambda state, config, kind: t5_to_hugging_face(state, config),
-    t5_copies,
-)
-_BY_MODEL_TYPE = {"gpt2": _GPT2, "bert": _BERT, "t5": _T5} | dict.fromkeys(LLAMA_TYPES, _LLAMA) | dict.fromkeys(MIXTRAL_TYPES, _MIXTRAL)
-_BY_CONFIG: dict[type, _Family] = {GPT2Config: _GPT2, LlamaConfig: _LLAMA, MixtralConfig: _MIXTRAL, BertConfig: _BERT, T5Config: _T5}
+# What config.json may say beside the model's sizes, of no use to ours: a copy of the model keeps it.
+_KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "id2label", "label2id", "problem_type")
+_OF_GENERATION = ("eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
 
 
 def hugging_face_kind(path: str | os.PathLike) -> str:
-    """The name of our class for the model in a directory: GPT2, Llama, Mixtral, T5, or of BERT what config.json's `architectures` say:
-    Bert, BertMaskedLM, BertSequenceClassifier or BertTokenClassifier.
+    """The name of our class for the model in a directory: GPT2, Llama, Mixtral, T5, or of BERT and DistilBERT what config.json's
+    `architectures` say: Bert, BertMaskedLM, BertSequenceClassifier or BertTokenClassifier.
 
     Raises
     ------
@@ -112,12 +43,14 @@ def hugging_face_kind(path: str | os.PathLike) -> str:
 def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazily: bool = False) -> tuple[Config, dict[str, NDArray]]:
     """The config and the state, under our names, of the model in a directory: ``config.json`` and ``model.safetensors``, or its shards.
 
+    Names, shapes and dtypes are compared with the config before any array is read.
+
     Parameters
     ----------
-    path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, Mixtral, Qwen2-MoE, Qwen3-MoE, BERT or T5
+    path   the directory, of a GPT-2, Llama, Mistral, Qwen2, Qwen3, Mixtral, Qwen2-MoE, Qwen3-MoE, BERT, DistilBERT or T5
     kind   the class of ours that is wanted: the one that `hugging_face_kind` names, or Bert for the encoder of any BERT
-    lazily   whether arrays stay in their files until they are used (`OnDisk`), where a family's map allows it: for checkpoints that are
-             larger than memory
+    lazily   whether arrays stay in their files until they are used (`OnDisk`): for checkpoints that are larger than memory, and to fill
+           a model (`byhand.filling`) without a second copy of it
 
     Returns
     -------
@@ -127,94 +60,91 @@ def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazil
 
     Raises
     ------
-    ValueError   if a file is missing or damaged, or holds another kind of model
+    ValueError   if a file is missing, damaged, a pickle, or outside the directory, or holds another kind of model
     """
-    path = Path(path)
-    family, values = _told("load_hugging_face", path)
+    who, path = "load_hugging_face", Path(path)
+    family, values = _told(who, path)
     kind = family.kind(values) if kind is None else kind
-    choice("load_hugging_face", family.kinds, kind=kind)
+    choice(who, family.kinds, kind=kind)
     config = family.read_config(values)
-    # The maps of the others cut and turn arrays. That of Mixtral stacks those of experts, each one as it is read.
-    from_disk = family is _MIXTRAL or (lazily and family is _LLAMA)
-    read: Callable[[Path], Mapping[str, Any]] = open_arrays if from_disk else _arrays
-    state = family.read_state(_weights(path, read), config, kind)
-    return config, {name: np.asarray(array) for name, array in state.items()} if from_disk and not lazily else state
+    state = family.read_state(arrays_of(who, path), config, kind)
+    demand_shapes(who, state, config)
+    return config, dict(state) if lazily else {name: np.array(array, order="C") for name, array in state.items()}
 
 
-def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray], *, kind: str | None = None) -> Path:
+def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[str, NDArray], *, kind: str | None = None,
+                      dtype: str | None = None, max_shard: int | None = None, source: str | os.PathLike | None = None) -> Path:
     """Write config.json and model.safetensors into the directory `path`, as transformers' ``from_pretrained`` reads them.
 
     Parameters
     ----------
     path     the directory; made if there is none, what it holds under these names is replaced
     config   of the model
-    state    its arrays by our names
+    state    its arrays by our names, in memory or on disk
     kind     the class that has this state: Bert, BertMaskedLM (if None), BertSequenceClassifier or BertTokenClassifier; of other configs
              there is but one
+    dtype    of the files: float32, float16, bfloat16 or float64; None: that of the arrays, which then must be one
+    max_shard   bytes of a file at most; where there are more, shards and their index are written. None: one file
+    source   a directory whose tokenizer, generation_config.json and special tokens belong to the model: they are carried along
 
     Raises
     ------
-    ValueError   if the names are not those of the config and the kind, or transformers has no model of these options
+    ValueError   if the names are not those of the config and the kind, transformers has no model of these options, or a number is too
+                 large for the dtype
     """
-    path = Path(path)
-    demand("save_hugging_face", type(config) in _BY_CONFIG, "the config of a GPT-2, Llama, Mixtral, BERT or T5", config=config)
-    family = _BY_CONFIG[type(config)]
+    who, path = "save_hugging_face", Path(path)
+    family = family_of(who, config)
     kind = family.kinds[0] if kind is None else kind
-    choice("save_hugging_face", family.kinds, kind=kind)
-    values = family.write_config(config, kind)
+    choice(who, family.kinds, kind=kind)
+    values = family.write_config(config, kind) | ({} if source is None else _kept(who, Path(source)))
     theirs = family.write_state(state, config, kind)
     for name in family.copies(config):
         theirs.pop(name, None)                                          # what is tied is not written twice
-    dtypes = {str(array.dtype) for array in theirs.values()}
-    demand("save_hugging_face", len(dtypes) == 1, "arrays of one dtype", dtypes=sorted(dtypes))
-    values["torch_dtype"] = dtypes.pop()
-    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in theirs.items()}, {"format": "pt"})
+    carried = [] if source is None else [file_in(who, Path(source), name) for name in CARRIED if (Path(source) / name).is_file()]
+    if max_shard is not None:
+        demand(who, type(max_shard) is int and max_shard > 0, "max_shard as a number of bytes", max_shard=max_shard)
+    new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / "model.safetensors", content)
-    write_whole(path / "config.json", (json.dumps(values, indent=2) + "\n").encode())
+    try:
+        written = write_arrays(path, theirs, dtype=dtype, max_shard=max_shard)
+    except BaseException:
+        if new:
+            path.rmdir()
+        raise
+    for file in carried:
+        if file.resolve() != (path / file.name).resolve():
+            shutil.copyfile(file, path / file.name)
+    # torch_dtype is what transformers 4 reads, dtype what version 5 does
+    write_whole(path / "config.json", (json.dumps(values | {"dtype": written, "torch_dtype": written}, indent=2) + "\n").encode())
     return path
 
 
-def _told(who: str, path: Path) -> tuple[_Family, dict[str, Any]]:
+def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None = None) -> GenerationConfig:
+    """How the model in a directory generates by default: generation_config.json, or without one what config.json says of end tokens.
+
+    `prompt_length` is how many tokens of a prompt max_length and min_length count, if the file has them.
+
+    Raises
+    ------
+    ValueError   if a file is damaged, lies elsewhere, or says what generation here has not
+    """
+    who, path = "generation_config_in", Path(path)
+    if (path / "generation_config.json").is_file():
+        values = read_json(who, file_in(who, path, "generation_config.json"))
+    else:
+        values = read_json(who, file_in(who, path, "config.json"))
+        values = {name: values[name] for name in _OF_GENERATION if values.get(name) is not None}
+    return GenerationConfig.from_hugging_face(values, prompt_length=prompt_length)
+
+
+def _kept(who: str, source: Path) -> dict[str, Any]:
+    if not (source / "config.json").is_file():
+        return {}
+    values = read_json(who, file_in(who, source, "config.json"))
+    return {name: values[name] for name in _KEPT if values.get(name) is not None} if "model_type" in values else {}
+
+
+def _told(who: str, path: Path) -> tuple[Family, dict[str, Any]]:
     """What config.json holds, and whose it is."""
-    values = _json(path / "config.json")
-    choice(who, _BY_MODEL_TYPE, model_type=values.get("model_type"))
-    return _BY_MODEL_TYPE[values["model_type"]], values
-
-
-def _weights(path: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-    """All arrays by their names, from the one file or from those that the index lists."""
-    index = path / "model.safetensors.index.json"
-    if (path / "model.safetensors").exists() or not index.exists():
-        return dict(read(path / "model.safetensors"))
-    places: Any = _json(index).get("weight_map")
-    demand("load_hugging_face", isinstance(places, dict), f"a weight_map in {index}", weight_map=places)
-    arrays: dict[str, Any] = {}
-    for file in set(places.values()):
-        demand("load_hugging_face", Path(file).name == file, f"files beside {index}", file=file)
-    for file in sorted(set(places.values())):
-        arrays |= read(path / file)
-    missing = sorted(places.keys() - arrays.keys())
-    demand("load_hugging_face", not missing, f"every array that {index} lists in its file", missing=missing)
-    return arrays
-
-
-def _arrays(file: Path) -> dict[str, NDArray]:
-    """The arrays of one safetensors file by name."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        other = " (pytorch_model.bin is there, which only PyTorch can read)" if (file.parent / "pytorch_model.bin").exists() else ""
-        raise ValueError(f"load_hugging_face needs a file it can read; {file}: {error.strerror}{other}") from error
-    return arrays_in(content, who="load_hugging_face", file=file)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"load_hugging_face needs a file it can read; {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"load_hugging_face needs JSON in {file}; {error}") from error
-    demand("load_hugging_face", isinstance(values, dict), f"names and values in {file}", content=values)
-    return values
+    values = read_json(who, file_in(who, path, "config.json"))
+    return family_told(who, path, values), values

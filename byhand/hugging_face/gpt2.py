@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
@@ -101,6 +100,7 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> tables = {"wte.weight": np.zeros((5, 2)), "wpe.weight": np.zeros((3, 2))}
     >>> norm = {"ln_f.weight": np.ones(2), "ln_f.bias": np.zeros(2)}
     >>> list(gpt2_from_hugging_face(tables | norm))                     # a GPT-2 of no blocks

@@ -205,10 +205,9 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
         with file.open("rb") as opened:
             first = opened.read(8)
             length = int.from_bytes(first, "little")
-            if first.startswith(_PICKLES):
-                fail(who, f"a safetensors file in {file}", "a pickle, which is never read: loading one runs whatever code is in it")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                fail(who, f"a complete safetensors file in {file}", f"{size} bytes")
+                pickled = "a pickle, which is never read: loading one runs whatever code is in it"
+                fail(who, f"a complete safetensors file in {file}", pickled if first.startswith(_PICKLES) else f"{size} bytes")
             entries = json.loads(opened.read(length))
         arrays = {}
         for name, entry in entries.items():

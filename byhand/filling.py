@@ -1,0 +1,82 @@
+"""A model made empty and filled array by array from files: at no time does it stand in memory twice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byhand.checks import demand, same_names
+from byhand.hugging_face.on_disk import read_into
+
+
+def filled(make: Any, config: Any, state: Mapping[str, Any], *, dtype: str = "float32", device: str | None = None) -> Any:
+    """The model ``make(config)`` with the arrays of `state` by name, in memory or on disk.
+
+    make      a class of numpy_impl.models or, with a device, of torch_impl.models
+    dtype     of the model, to which the arrays are cast
+    device    "cpu", "cuda" …: of a torch model; None: a NumPy model
+
+    Raises
+    ------
+    ValueError   if a name is missing or unknown, or a shape differs
+
+    Examples
+    --------
+    >>> from byhand.configs.llama import LLAMA_PRESETS
+    >>> from numpy_impl.models.llama import Llama
+    >>> model = Llama(LLAMA_PRESETS["llama-nano"])
+    >>> same = filled(Llama, model.config, model.state_dict(), dtype="float64")
+    >>> same.norm.weight.dtype, all(np.array_equal(array, same.state_dict()[name]) for name, array in model.state_dict().items())
+    (dtype('float64'), True)
+    """
+    if device is not None:
+        return _filled_torch(make, config, state, dtype, device)
+    model = make(config, dtype=np.dtype(dtype), rng=_Zeros())
+    own = model.state_dict()
+    _fits(make.__name__, {name: array.shape for name, array in own.items()}, state)
+    for name, array in own.items():
+        read_into(array, state[name])
+    return model
+
+
+def _filled_torch(make: Any, config: Any, state: Mapping[str, Any], dtype: str, device: str) -> Any:
+    import torch
+
+    with torch.device("meta"):                            # shapes alone: nothing is drawn that is overwritten
+        model = make(config, dtype=getattr(torch, dtype))
+    if {name for name, _ in model.named_buffers()} <= model.state_dict().keys():
+        model = model.to_empty(device=device)
+    else:                                                 # what no state holds has values of its own
+        model = make(config, dtype=getattr(torch, dtype), device=device)
+    own = model.state_dict()
+    _fits(make.__name__, {name: tuple(tensor.shape) for name, tensor in own.items()}, state)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:
+                read_into(tensor.numpy(), state[name])    # the tensor's own memory
+            else:
+                tensor.copy_(torch.from_numpy(np.array(state[name])))
+    return model
+
+
+def _fits(who: str, own: Mapping[str, tuple[int, ...]], state: Mapping[str, Any]) -> None:
+    same_names(who, own, state=dict.fromkeys(state))
+    for name, shape in own.items():
+        demand(who, tuple(state[name].shape) == shape, f"{name} of shape {shape}", **{name: tuple(state[name].shape)})
+
+
+class _Zeros:
+    """In the place of a random generator where the values are overwritten: drawing them takes longer than reading a file."""
+
+    def _zeros(self, shape: Any) -> NDArray:
+        return np.broadcast_to(np.float32(0), () if shape is None else shape)
+
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> NDArray:
+        return self._zeros(size)
+
+    def normal(self, loc: float = 0.0, scale: float = 1.0, size: Any = None) -> NDArray:
+        return self._zeros(size)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: Any = None) -> NDArray:
+        return self._zeros(size)
