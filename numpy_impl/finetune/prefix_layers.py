@@ -12,9 +12,10 @@ from numpy_impl.decode.context import ContextStore
 from numpy_impl.finetune._projections import OnFrozen, measure, wrap
 from numpy_impl.finetune.prefix import Prefix
 from numpy_impl.finetune.prefix_attention import prefix_attention
+from numpy_impl.layers._remembered import remembered
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.multi_head_attention import MultiHeadAttention, remembered
+from numpy_impl.layers.multi_head_attention import MultiHeadAttention
 
 
 class PrefixGroupedQueryAttention(OnFrozen):

@@ -14,9 +14,9 @@ from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.attention.sliding_window import sliding_window_attention
 from numpy_impl.attention.strided import strided_attention
 from numpy_impl.decode.cache import LayerCache
+from numpy_impl.layers._remembered import remembered
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.positions.alibi import alibi_bias
 from numpy_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
 from numpy_impl.positions.t5 import t5_bias

@@ -13,9 +13,9 @@ from numpy_impl.attention.grouped_query import grouped_query_attention
 from numpy_impl.attention.sinks import sink_attention
 from numpy_impl.attention.sliding_window import sliding_window_attention
 from numpy_impl.decode.cache import LayerCache
+from numpy_impl.layers._remembered import remembered
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
-from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.layers.norm import RMSNorm
 from numpy_impl.ops.qk_norm import qk_norm
 from numpy_impl.positions.rotary import rotary as turn

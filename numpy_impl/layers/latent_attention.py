@@ -12,9 +12,9 @@ from byhand.noise import Noise, at
 from numpy_impl.attention.latent import latent_attention
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.decode.cache import LayerCache
+from numpy_impl.layers._remembered import remembered
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Grads, Module
-from numpy_impl.layers.multi_head_attention import remembered
 from numpy_impl.layers.norm import RMSNorm
 from numpy_impl.positions.rotary import rotary as turn
 

@@ -10,6 +10,7 @@ from byhand.noise import Noise, at
 from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.decode.cache import LayerCache
 from numpy_impl.decode.context import ContextStore
+from numpy_impl.layers._remembered import remembered
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 
@@ -125,14 +126,6 @@ class MultiHeadAttention(Module):
         """(..., T, H · E) -> (..., H, T, E): a view."""
         return x.reshape(*x.shape[:-1], self.n_heads, self.head_width).swapaxes(-2, -3)
 
-
-def remembered(cache: LayerCache, k: NDArray, v: NDArray, mask: NDArray | None,
-               left: int | None = None) -> tuple[NDArray, NDArray, NDArray | None, bool]:
-    """Keys and values of all tokens from those of the new ones (B, H, T, E), and the mask and the causality that are left to apply."""
-    k, v, seen = cache.append(k, v, left=left)
-    if seen is None:
-        return k, v, mask, True
-    return k, v, seen if mask is None else seen & mask, False            # what is seen is up to each token's own place
 
 
 def _side_by_side(heads: NDArray) -> NDArray:

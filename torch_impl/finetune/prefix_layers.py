@@ -12,8 +12,9 @@ from torch_impl.decode.context import ContextStore
 from torch_impl.finetune._projections import measure, wrap
 from torch_impl.finetune.prefix import Prefix
 from torch_impl.finetune.prefix_attention import prefix_attention
+from torch_impl.layers._remembered import remembered
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention, _band
-from torch_impl.layers.multi_head_attention import MultiHeadAttention, remembered
+from torch_impl.layers.multi_head_attention import MultiHeadAttention
 
 
 class PrefixGroupedQueryAttention(nn.Module):

@@ -13,8 +13,8 @@ from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.attention.sliding_window import sliding_window_attention
 from torch_impl.attention.strided import strided_attention
 from torch_impl.decode.cache import LayerCache
+from torch_impl.layers._remembered import remembered
 from torch_impl.layers.linear import Linear
-from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.positions.alibi import alibi_bias
 from torch_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
 from torch_impl.positions.t5 import t5_bias

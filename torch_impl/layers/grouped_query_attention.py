@@ -12,8 +12,8 @@ from torch_impl.attention.grouped_query import grouped_query_attention
 from torch_impl.attention.sinks import sink_attention
 from torch_impl.attention.sliding_window import sliding_window_attention
 from torch_impl.decode.cache import LayerCache
+from torch_impl.layers._remembered import remembered
 from torch_impl.layers.linear import Linear
-from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.layers.norm import RMSNorm
 from torch_impl.positions.rotary import rotary as turn
 

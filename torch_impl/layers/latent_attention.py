@@ -11,8 +11,8 @@ from byhand.noise import Noise, at
 from torch_impl.attention.latent import latent_attention
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.decode.cache import LayerCache
+from torch_impl.layers._remembered import remembered
 from torch_impl.layers.linear import Linear
-from torch_impl.layers.multi_head_attention import remembered
 from torch_impl.layers.norm import RMSNorm
 from torch_impl.positions.rotary import rotary as turn
 

@@ -10,6 +10,7 @@ from byhand.noise import Noise, at
 from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.decode.cache import LayerCache
 from torch_impl.decode.context import ContextStore
+from torch_impl.layers._remembered import remembered
 from torch_impl.layers.linear import Linear
 
 
@@ -72,12 +73,3 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(..., T, H · E) -> (..., H, T, E)."""
         return x.unflatten(-1, (self.n_heads, self.head_width)).transpose(-2, -3)
-
-
-def remembered(cache: LayerCache, k: Tensor, v: Tensor, mask: Tensor | None,
-               left: int | None = None) -> tuple[Tensor, Tensor, Tensor | None, bool]:
-    """Keys and values of all tokens from those of the new ones (B, H, T, E), and the mask and the causality that are left to apply."""
-    k, v, seen = cache.append(k, v, left=left)
-    if seen is None:
-        return k, v, mask, True
-    return k, v, seen if mask is None else seen & mask, False  # what is seen is up to each token's own place
