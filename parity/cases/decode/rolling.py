@@ -1,0 +1,31 @@
+"""What RollingStore is fed: windows shorter and longer than the text, and tokens taken back, also further than they are kept."""
+
+import numpy as np
+
+from parity.cases import case, left_out, one_of
+from parity.cases.decode._stores import compared, story, tell
+
+
+def play(side, *, steps, **options):
+    return tell(side, [side.get("decode.RollingStore")(**options)], steps)
+
+
+def window(side, *, steps, **options):
+    """What a query may see is there, to the bit, and no more is returned than asked for."""
+    store = side.get("decode.RollingStore")(**options)
+    width = options["window"]
+    for label, places, there, got, want in compared(side, [store], steps):
+        start, end = int(places.starts[label[-1]]), int(places.lengths[label[-1]])
+        seen = there >= max(start - width + 1, 0)
+        yield f"{label} is all there", np.array(int(seen.sum())), np.array(end - max(start - width + 1, 0))
+        yield f"{label} is what was kept", got[:, seen].view(np.int64), want[:, seen].view(np.int64)
+        t = places.positions.shape[1]
+        yield f"{label} is no more than a window", np.array(len(there) <= width - 1 + t), np.array(True)
+        yield f"{label} takes no more room", np.array(store.key.shape[2] <= 2 * store.kept), np.array(True)
+
+
+@case("decode.RollingStore", play=play, also=[window], refuses=[
+    dict(window=0, steps=[]), dict(window=2.5, steps=[]), dict(window=None, steps=[]), dict(window=3, spare=-1, steps=[]),
+])
+def rolling(draw):
+    return dict(window=draw(one_of(3, 1, 2, 5, 40)), spare=draw(left_out(one_of(0, 1, 3, 8))), steps=story(draw))
