@@ -110,9 +110,13 @@ class CausalLM(LanguageModel):
         return Cache(make_stores(self.windows, kind=kind, **options))
 
     def _extended(self, ids: NDArray, cache: Cache, places: Places) -> NDArray:
+        self._fits(places)
+        return self.trunk(self.tokens(ids), real=places.real, run="inference", caches=cache.layers(places))[0]
+
+    def _fits(self, places: Places) -> None:
+        """Fail where a row would be longer than the longest text of the model."""
         longest, most = places.longest, self.config.max_length
         demand(f"{type(self).__name__}.extend", longest <= most, f"at most {most} tokens in a row", tokens=longest)
-        return self.trunk(self.tokens(ids), real=places.real, run="inference", caches=cache.layers(places))[0]
 
     def _stack(self, block: Callable[[int], Module], prepare: Callable[[Module], Module] | None, rng: np.random.Generator) -> Stack:
         """block(0) … block(n_layers − 1); with `prepare`, each gets its starting values and is handed over before the next one is made."""

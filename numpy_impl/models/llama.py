@@ -7,7 +7,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
-from numpy_impl.decode.cache import LayerCache, Places
+from numpy_impl.decode.cache import Cache, LayerCache, Places
+from numpy_impl.decode.llama_step import _is_flat, llama_step
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.embedding import Embedding
 from numpy_impl.layers.linear import Linear
@@ -80,7 +81,7 @@ class Llama(CausalLM):
     def trunk(self, x: NDArray, *, real: NDArray | None = None, noise: Noise | None = None, run: Run = "keep",
               caches: Sequence[LayerCache] | None = None) -> tuple[NDArray, Routes, Callable | None]:
         x, dropout_backward = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-        inputs = dict(rotary=self._rotary(x, caches[0].places if caches else None), causal=True, real=real)
+        inputs = dict(rotary=self.rotary(x, caches[0].places if caches else None), causal=True, real=real)
         x, routes, blocks_backward = self.blocks.routed(x, **inputs, noise=at(noise, "blocks"), run=run, caches=caches)
         h, norm_backward = self.norm.forward(x)
 
@@ -91,7 +92,13 @@ class Llama(CausalLM):
 
         return h, routes, None if run == "inference" else backward
 
-    def _rotary(self, x: NDArray, places: Places | None) -> tuple[NDArray, NDArray]:
+    def _extended(self, ids: NDArray, cache: Cache, places: Places) -> NDArray:
+        if places.positions.shape[1] != 1 or not _is_flat(self):
+            return super()._extended(ids, cache, places)
+        self._fits(places)
+        return llama_step(self, self.tokens(ids), cache.layers(places))
+
+    def rotary(self, x: NDArray, places: Places | None) -> tuple[NDArray, NDArray]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""
         t = x.shape[-2]
         positions, length = (np.arange(t), t) if places is None else (places.positions, places.longest)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
-from torch_impl.decode.cache import LayerCache, Places
+from torch_impl.decode.cache import Cache, LayerCache, Places
+from torch_impl.decode.llama_step import _is_flat, llama_step
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.embedding import Embedding
 from torch_impl.layers.linear import Linear
@@ -55,11 +56,17 @@ class Llama(CausalLM):
               caches: Sequence[LayerCache] | None = None) -> tuple[Tensor, Routes]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             x = dropout(x, p=self.config.dropout, noise=at(noise, "dropout"))
-            rotary = self._rotary(x, caches[0].places if caches else None)
+            rotary = self.rotary(x, caches[0].places if caches else None)
             x, routes = self.blocks.routed(x, real=real, rotary=rotary, causal=True, noise=at(noise, "blocks"), run=run, caches=caches)
             return self.norm(x), routes
 
-    def _rotary(self, x: Tensor, places: Places | None) -> tuple[Tensor, Tensor]:
+    def _extended(self, ids: Tensor, cache: Cache, places: Places) -> Tensor:
+        if places.positions.shape[1] != 1 or not _is_flat(self):
+            return super()._extended(ids, cache, places)
+        self._fits(places)
+        return llama_step(self, self.tokens(ids), cache.layers(places))
+
+    def rotary(self, x: Tensor, places: Places | None) -> tuple[Tensor, Tensor]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""
         length = x.shape[-2] if places is None else places.longest
         frequencies, attention_factor = rope_frequencies(self.config.rope, length=length)

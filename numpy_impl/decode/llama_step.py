@@ -1,0 +1,131 @@
+"""One new token through a Llama, written flat.
+
+When texts are written, one token after the other goes through the model, and every weight is read for it. That takes as long as memory
+takes to deliver the weights; what is computed with them is little. What the layers of `models.llama` do besides (they check what they are
+given, and make ready for a backward) then counts: it is left out here. The formulas are those of `LlamaBlock`, in their order:
+
+    x ← x + o_proj(attention(q, K, V)),    q, k = turn(q_proj(h)), turn(k_proj(h)),   v = v_proj(h),   h = norm1(x)
+    x ← x + down_proj(silu(gate_proj(h)) · up_proj(h)),   h = norm2(x)
+
+K and V are all keys and values so far, the new token's k and v at the end.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numpy_impl.decode.cache import LayerCache
+from numpy_impl.layers.gated_feed_forward import GatedFeedForward
+from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
+from numpy_impl.layers.linear import Linear
+from numpy_impl.layers.llama_block import LlamaBlock
+from numpy_impl.layers.module import Module
+from numpy_impl.layers.norm import RMSNorm
+
+
+def llama_step(model: Any, x: NDArray, caches: Sequence[LayerCache]) -> NDArray:
+    """h = norm(block_n(… block_1(x))),  of one new token a row.
+
+    Parameters
+    ----------
+    model : Llama      of LlamaBlocks without sinks and caps of scores; projections and mlps may be anything: adapted, quantized, experts
+    x : (B, 1, D)      the embedded tokens
+    caches             one a layer, which take the tokens in
+
+    Returns
+    -------
+    h : (B, 1, D), what the head reads. There is no backward. It is `model.trunk`, to rounding
+
+    Examples
+    --------
+    >>> from byhand.configs.llama import LlamaConfig
+    >>> from numpy_impl.models.llama import Llama
+    >>> model = Llama(LlamaConfig(vocabulary=7, max_length=8, d_model=8, n_layers=2, n_heads=2), rng=np.random.default_rng(0))
+    >>> cache = model.new_cache()
+    >>> places = cache.place((1, 1))
+    >>> h = llama_step(model, model.tokens(np.array([[3]])), cache.layers(places))
+    >>> bool(np.allclose(h, model.hidden(np.array([[3]]))[0], atol=1e-6))
+    True
+    """
+    places = caches[0].places
+    cos, sin = (table[:, 0, None] for table in model.rotary(x, places))          # (B, 1, R/2): the same for all heads
+    b, _, d = x.shape
+    x = x.reshape(b, d)
+    for block, cache in zip(model.blocks.layers, caches, strict=True):
+        x = x + _attend(block.attn, _normalised(block.norm1, x), cos, sin, cache)
+        x = x + _feed(block.mlp, _normalised(block.norm2, x))
+    return _normalised(model.norm, x).reshape(b, 1, d)
+
+
+def _is_flat(model: Any) -> bool:
+    """Whether `llama_step` knows all that the model's blocks do."""
+    return all(
+        type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
+        for block in model.blocks.layers
+    )
+
+
+def _attend(attn: GroupedQueryAttention, h: NDArray, cos: NDArray, sin: NDArray, cache: LayerCache) -> NDArray:
+    """h (B, D) -> y (B, D)."""
+    b, heads, e = len(h), attn.n_heads, attn.head_width
+    q = _projected(attn.q_proj, h).reshape(b, heads, e)
+    k = _projected(attn.k_proj, h).reshape(b, attn.n_kv_heads, e)
+    v = _projected(attn.v_proj, h).reshape(b, attn.n_kv_heads, 1, e)
+    if attn.q_norm is not None:
+        q, k = _normalised(attn.q_norm, q), _normalised(attn.k_norm, k)
+    q, k = _turned(q, cos, sin), _turned(k, cos, sin)
+
+    left = None if attn.window is None else attn.window[0]
+    key, value, mask = cache.append(k[:, :, None], v, left=left)                 # (B, K, S, E)
+    if mask is None and left is not None:
+        key, value = key[:, :, -left - 1 :], value[:, :, -left - 1 :]
+    group = heads // attn.n_kv_heads
+    q = (q / math.sqrt(e)).reshape(b, attn.n_kv_heads, group, e)                 # (B, K, G, E): those that share a head of keys
+    scores = q @ key.swapaxes(-1, -2)                                            # (B, K, G, S)
+    if mask is not None:
+        np.copyto(scores, -np.inf, where=~mask)
+    scores -= scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min)
+    np.exp(scores, out=scores)
+    y = scores @ value                                                           # softmax · V, but for the sum of the row
+    y /= scores.sum(-1, keepdims=True)
+    return _projected(attn.o_proj, y.reshape(b, heads * e))
+
+
+def _feed(mlp: Module, h: NDArray) -> NDArray:
+    """h (B, D) -> y (B, D)."""
+    if type(mlp) is not GatedFeedForward or mlp.activation != "swiglu":
+        return mlp(h)
+    gate = _projected(mlp.gate_proj, h)
+    gate /= 1 + np.exp(np.minimum(-gate, 80))                                    # silu; at e⁸⁰ it is 0 for good, and float32 still finite
+    gate *= _projected(mlp.up_proj, h)
+    return _projected(mlp.down_proj, gate)
+
+
+def _projected(layer: Module, h: NDArray) -> NDArray:
+    """layer(h): a product with its weight where it is a plain layer."""
+    if type(layer) is not Linear:
+        return layer(h)
+    y = h @ layer.weight.T
+    return y if layer.bias is None else y + layer.bias
+
+
+def _normalised(norm: Module, x: NDArray) -> NDArray:
+    """weight · x / √(mean(x²) + ε)  over the last axis."""
+    if type(norm) is not RMSNorm or norm.unit_offset:
+        return norm(x)
+    y = x / np.sqrt(np.vecdot(x, x)[..., None] / x.shape[-1] + norm.eps)
+    y *= norm.weight
+    return y
+
+
+def _turned(x: NDArray, cos: NDArray, sin: NDArray) -> NDArray:
+    """x (B, heads, E) turned by the angle of its position, pairs (i, i + R/2)."""
+    half = cos.shape[-1]
+    a, b = x[..., :half], x[..., half : 2 * half]
+    y = x.copy()
+    y[..., :half] = a * cos - b * sin
+    y[..., half : 2 * half] = b * cos + a * sin
+    return y
