@@ -40,7 +40,7 @@ class Places:
     @property
     def longest(self) -> int:
         """The length of the longest row after the call."""
-        return int(self.lengths.max(initial=0))
+        return int(self.lengths.max(initial=0)) if self.start is None else self.start + self.positions.shape[1]
 
     def last(self) -> NDArray:
         """(B,) which of the T new tokens is each row's last one that is no padding; −1 where all are."""

@@ -27,7 +27,7 @@ class Places:
         self.lengths = self.starts + told.sum(-1)
         alike = self.real is None and bool((self.starts == self.starts[:1]).all())
         self.start = int(self.starts[0]) if alike and len(starts) else 0 if alike else None
-        self.longest = int(self.lengths.max()) if len(starts) else 0
+        self.longest = int(self.lengths.max()) if self.start is None else self.start + t
         self._masks: dict[tuple, Tensor] = {}
 
     def last(self) -> Tensor:
