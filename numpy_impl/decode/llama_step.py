@@ -21,7 +21,6 @@ from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
 from numpy_impl.layers.linear import Linear
-from numpy_impl.layers.llama_block import LlamaBlock
 from numpy_impl.layers.module import Module
 from numpy_impl.layers.norm import RMSNorm
 
@@ -60,14 +59,6 @@ def llama_step(model: Any, x: NDArray, caches: Sequence[LayerCache]) -> NDArray:
     return _normalised(model.norm, x).reshape(b, 1, d)
 
 
-def _is_flat(model: Any) -> bool:
-    """Whether `llama_step` knows all that the model's blocks do."""
-    return all(
-        type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
-        for block in model.blocks.layers
-    )
-
-
 def _attend(attn: GroupedQueryAttention, h: NDArray, cos: NDArray, sin: NDArray, cache: LayerCache) -> NDArray:
     """h (B, D) -> y (B, D)."""
     b, heads, e = len(h), attn.n_heads, attn.head_width
@@ -90,7 +81,7 @@ def _attend(attn: GroupedQueryAttention, h: NDArray, cos: NDArray, sin: NDArray,
     scores -= scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min)
     np.exp(scores, out=scores)
     y = scores @ value                                                           # softmax · V, but for the sum of the row
-    y /= scores.sum(-1, keepdims=True)
+    y /= np.maximum(scores.sum(-1, keepdims=True), 1)                            # 1 and more, but where there is no key: there y is 0
     return _projected(attn.o_proj, y.reshape(b, heads * e))
 
 

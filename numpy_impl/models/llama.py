@@ -8,9 +8,10 @@ from numpy.typing import DTypeLike, NDArray
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
 from numpy_impl.decode.cache import Cache, LayerCache, Places
-from numpy_impl.decode.llama_step import _is_flat, llama_step
+from numpy_impl.decode.llama_step import llama_step
 from numpy_impl.layers._routed import Routes
 from numpy_impl.layers.embedding import Embedding
+from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.llama_block import LlamaBlock
 from numpy_impl.layers.module import Module
@@ -93,10 +94,17 @@ class Llama(CausalLM):
         return h, routes, None if run == "inference" else backward
 
     def _extended(self, ids: NDArray, cache: Cache, places: Places) -> NDArray:
-        if places.positions.shape[1] != 1 or not _is_flat(self):
+        if places.positions.shape[1] != 1 or not self._flat():
             return super()._extended(ids, cache, places)
         self._fits(places)
         return llama_step(self, self.tokens(ids), cache.layers(places))
+
+    def _flat(self) -> bool:
+        """Whether `llama_step` knows all that the blocks do."""
+        return all(
+            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
+            for block in self.blocks.layers
+        )
 
     def rotary(self, x: NDArray, places: Places | None) -> tuple[NDArray, NDArray]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""

@@ -11,7 +11,6 @@ from torch_impl.decode.cache import LayerCache
 from torch_impl.layers.gated_feed_forward import GatedFeedForward
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention
 from torch_impl.layers.linear import Linear
-from torch_impl.layers.llama_block import LlamaBlock
 from torch_impl.layers.norm import RMSNorm
 
 
@@ -25,14 +24,6 @@ def llama_step(model: Any, x: Tensor, caches: Sequence[LayerCache]) -> Tensor:
         x = x + _attend(block.attn, _normalised(block.norm1, x), cos, sin, cache)
         x = x + _feed(block.mlp, _normalised(block.norm2, x))
     return _normalised(model.norm, x)
-
-
-def _is_flat(model: Any) -> bool:
-    """Whether `llama_step` knows all that the model's blocks do."""
-    return all(
-        type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
-        for block in model.blocks
-    )
 
 
 def _attend(attn: GroupedQueryAttention, h: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache) -> Tensor:

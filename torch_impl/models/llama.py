@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from byhand.configs.llama import LlamaConfig
 from byhand.noise import Noise, at
 from torch_impl.decode.cache import Cache, LayerCache, Places
-from torch_impl.decode.llama_step import _is_flat, llama_step
+from torch_impl.decode.llama_step import llama_step
 from torch_impl.layers._routed import Routes
 from torch_impl.layers.embedding import Embedding
+from torch_impl.layers.grouped_query_attention import GroupedQueryAttention
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.llama_block import LlamaBlock
 from torch_impl.layers.norm import RMSNorm
@@ -61,10 +62,17 @@ class Llama(CausalLM):
             return self.norm(x), routes
 
     def _extended(self, ids: Tensor, cache: Cache, places: Places) -> Tensor:
-        if places.positions.shape[1] != 1 or not _is_flat(self):
+        if places.positions.shape[1] != 1 or not self._flat():
             return super()._extended(ids, cache, places)
         self._fits(places)
         return llama_step(self, self.tokens(ids), cache.layers(places))
+
+    def _flat(self) -> bool:
+        """Whether `llama_step` knows all that the blocks do."""
+        return all(
+            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
+            for block in self.blocks
+        )
 
     def rotary(self, x: Tensor, places: Places | None) -> tuple[Tensor, Tensor]:
         """cos and sin (T, R/2) of the angles by which queries and keys at the positions 0 … T−1 are turned; or (B, T, R/2), at others."""

@@ -22,7 +22,7 @@ def make(side: Any, config: Any, adapted: bool) -> Any:
     state = {name: value + (0.3 if value.ndim == 1 else 0.2) * rng.standard_normal(value.shape) for name, value in state.items()}
     side.load(model, {name: value.astype(side.numpy(model.state_dict()[name]).dtype) for name, value in state.items()})
     if adapted:
-        side.get("finetune.apply_lora")(model, LoRAConfig(r=2, targets=("k_proj", "down_proj")))
+        side.get("finetune.apply_lora")(model, LoRAConfig(r=2, targets=("k_proj", "o_proj")))
         for name, value in model.state_dict().items():
             if "lora_" in name:
                 value[...] = side.array(0.2 * rng.standard_normal(value.shape))
