@@ -102,7 +102,8 @@ class Llama(CausalLM):
     def _flat(self) -> bool:
         """Whether `llama_step` knows all that the blocks do."""
         return all(
-            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and block.attn.sinks is None and block.attn.soft_cap is None
+            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention
+            and block.attn.sinks is None and block.attn.soft_cap is None
             for block in self.blocks.layers
         )
 
