@@ -40,10 +40,10 @@ class Hypotheses:
         sums, (parents, chosen) = sums[row, best], np.divmod(best, v)
         tokens = self.tokens[row, parents]                                              # (B, C, L)
         tokens[:, :, n - 1] = chosen
-        ends = np.isin(chosen, config.eos) | (n == config.max_new_tokens)
+        ends, over = np.isin(chosen, config.eos), n == config.max_new_tokens
 
         # Only the w best candidates may finish. The others are there to go on in place of those.
-        ready = ends & self.open[:, None]
+        ready = (ends | over) & self.open[:, None]
         ready[:, w:] = False
         scores = np.concatenate([self.scores, np.where(ready, sums / math.pow(n, config.length_penalty), -np.inf)], 1)
         kept = largest(scores, w)
@@ -51,16 +51,18 @@ class Hypotheses:
         self.finished = np.concatenate([self.finished, tokens], 1)[row, kept]
         self.lengths = np.concatenate([self.lengths, np.where(ready, n, 0)], 1)[row, kept]
 
-        sums = np.where(ends, -np.inf, sums)
-        running = largest(sums, w)
-        self.sums, self.tokens = sums[row, running], tokens[row, running]
+        alive = np.where(ends, -np.inf, sums)
+        running = largest(alive, w)
+        self.sums, self.tokens = alive[row, running], tokens[row, running]
         self.said = np.where(self.open[:, None] & (self.sums > -np.inf), chosen[row, running], -1)
 
         # More tokens only lower a sum. Divided by length**penalty it may rise: then its bound is at the greatest length. Unless that is
-        # asked for, what the best would score if it ended here decides, which is quicker and not exact.
+        # asked for, what the best would score if it ended here decides, which is quicker and not exact. With one group the best is that of
+        # those that go on, with several that of all candidates: so transformers has it, in version 5 and in its groups.
+        best_sums = self.sums[:, 0] if config.groups == 1 else sums[:, 0]
         longest = config.max_new_tokens if config.early_stopping == "never" and config.length_penalty > 0 else n
         worst = self.scores[:, -1]
-        self.open &= self.sums[:, 0] / math.pow(longest, config.length_penalty) > worst
+        self.open &= (best_sums / math.pow(longest, config.length_penalty) > worst) & (not over)
         if config.early_stopping is True:
             self.open &= worst == -np.inf
         return parents[row, running]

@@ -42,9 +42,9 @@ class Hypotheses:
         sums, parents, chosen = sums.gather(1, best), best // v, best % v
         tokens = _rows(self.tokens, parents)                                            # (B, C, L)
         tokens[:, :, n - 1] = chosen
-        ends = torch.isin(chosen, self._ends) | (n == config.max_new_tokens)
+        ends, over = torch.isin(chosen, self._ends), n == config.max_new_tokens
 
-        ready = ends & self.open[:, None]
+        ready = (ends | over) & self.open[:, None]
         ready[:, w:] = False
         scored = (sums / math.pow(n, config.length_penalty)).masked_fill(~ready, -torch.inf)
         scores = torch.cat([self.scores, scored], 1)
@@ -53,14 +53,14 @@ class Hypotheses:
         self.finished = _rows(torch.cat([self.finished, tokens], 1), kept)
         self.lengths = torch.cat([self.lengths, n * ready], 1).gather(1, kept)
 
-        sums = sums.masked_fill(ends, -torch.inf)
-        running = largest(sums, w)
-        self.sums, self.tokens = sums.gather(1, running), _rows(tokens, running)
+        alive = sums.masked_fill(ends, -torch.inf)
+        running = largest(alive, w)
+        self.sums, self.tokens = alive.gather(1, running), _rows(tokens, running)
         self.said = chosen.gather(1, running).masked_fill(~self.open[:, None] | (self.sums == -torch.inf), -1)
 
         longest = config.max_new_tokens if config.early_stopping == "never" and config.length_penalty > 0 else n
-        worst = self.scores[:, -1]
-        self.open &= self.sums[:, 0] / math.pow(longest, config.length_penalty) > worst
+        best_sums, worst = self.sums[:, 0] if config.groups == 1 else sums[:, 0], self.scores[:, -1]
+        self.open &= (best_sums / math.pow(longest, config.length_penalty) > worst) & (not over)
         if config.early_stopping is True:
             self.open &= worst == -torch.inf
         return parents.gather(1, running)
