@@ -114,12 +114,16 @@ class PromptTuned(OnFrozen):
 
     def extend(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> NDArray:
         """As the base's; the prompt is what an empty cache takes in first."""
+        return self.extend_hidden(ids, cache, real=real, last=last)[0]
+
+    def extend_hidden(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> tuple[NDArray, NDArray]:
+        """As `extend`, with what the head reads of the new tokens; of the prompt no one sees it."""
         if not len(cache.lengths) and len(self.prompt):
             places = cache.place((len(ids), len(self.prompt)))
             prompt = np.broadcast_to(self.prompt, (len(ids), *self.prompt.shape))
             self.base.trunk(prompt, run="inference", caches=cache.layers(places))
             cache.advance(places)
-        return self.base.extend(ids, cache, real=real, last=last)
+        return self.base.extend_hidden(ids, cache, real=real, last=last)
 
     def hidden(self, ids: NDArray, *, noise: Noise | None = None, run: Run = "keep") -> tuple[NDArray, Callable | None]:
         """ids (..., T) -> h (..., T, D), what the head reads; backward: dh -> grads, without the head's (no backward in inference)."""

@@ -55,20 +55,25 @@ class LanguageModel(Module):
 
         An encoder–decoder's are the tokens of the target, the first of them the config's start. real (B, T) tells tokens from padding,
         which is passed over, wherever it stands; every row has a token. With last=False, logits (B, T, V) behind each of the new
-        tokens. There is no backward.
+        tokens, and a row may have none. There is no backward.
 
         Raises
         ------
-        ValueError   if ids are no (B, T) tokens for the rows of the cache, a row has none, or there are more in all than the model takes
+        ValueError   if ids are no (B, T) tokens for the rows of the cache, the last token is asked for in a row that has none, or there
+                     are more in all than the model takes
         """
+        return self.extend_hidden(ids, cache, real=real, last=last)[0]
+
+    def extend_hidden(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> tuple[NDArray, NDArray]:
+        """As `extend`, with what the head reads: logits (B, V) or (B, T, V), and h (B, T, D) of all new tokens."""
         who = f"{type(self).__name__}.extend"
         exact_rank(who, 2, ids=ids)
         places = cache.place(ids.shape, real)
         chosen = places.last()                                          # (B,)
-        demand(who, bool((chosen >= 0).all()), "a token in every row", ids=ids, real=real)
+        demand(who, not last or bool((chosen >= 0).all()), "a token in every row", ids=ids, real=real)
         h = self._extended(ids, cache, places)                          # (B, T, D)
         cache.advance(places)
-        return self.logits(h[np.arange(len(ids)), chosen] if last else h)[0]
+        return self.logits(h[np.arange(len(ids)), chosen] if last else h)[0], h
 
     def _extended(self, ids: NDArray, cache: Any, places: Places) -> NDArray:
         """ids (B, T) -> h (B, T, D), what the head reads; a model that can be asked for one token after the other has it."""

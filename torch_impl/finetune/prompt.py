@@ -65,12 +65,17 @@ class PromptTuned(nn.Module):
     @torch.no_grad()
     def extend(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> Tensor:
         """As the base's; the prompt is what an empty cache takes in first."""
+        return self.extend_hidden(ids, cache, real=real, last=last)[0]
+
+    @torch.no_grad()
+    def extend_hidden(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> tuple[Tensor, Tensor]:
+        """As `extend`, with what the head reads of the new tokens; of the prompt no one sees it."""
         if not len(cache.lengths) and len(self.prompt):
             places = cache.place((len(ids), len(self.prompt)), device=ids.device)
             prompt = self.prompt.expand(len(ids), *self.prompt.shape)
             self.base.trunk(prompt, run="inference", caches=cache.layers(places))
             cache.advance(places)
-        return self.base.extend(ids, cache, real=real, last=last)
+        return self.base.extend_hidden(ids, cache, real=real, last=last)
 
     def hidden(self, ids: Tensor, *, noise: Noise | None = None, run: Run = "keep") -> Tensor:
         """ids (..., T) -> h (..., T, D), what the head reads."""

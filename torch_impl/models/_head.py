@@ -28,16 +28,21 @@ class LanguageModel(nn.Module):
     def extend(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> Tensor:
         """Logits (B, V) behind the last token of each row, when ids (B, T) follow the tokens in the cache, which takes them in; with
         last=False, (B, T, V) behind each of the new ones. real (B, T) tells tokens from padding, which is passed over; every row has a
-        token."""
+        token, or with last=False perhaps none."""
+        return self.extend_hidden(ids, cache, real=real, last=last)[0]
+
+    @torch.no_grad()
+    def extend_hidden(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> tuple[Tensor, Tensor]:
+        """As `extend`, with what the head reads: logits (B, V) or (B, T, V), and h (B, T, D) of all new tokens."""
         who = f"{type(self).__name__}.extend"
         exact_rank(who, 2, ids=ids)
         places = cache.place(tuple(ids.shape), real, device=ids.device)
         chosen = places.last()  # (B,)
         told = ids.shape[1] > 0 if places.real is None else bool((chosen >= 0).all())
-        demand(who, told or not len(ids), "a token in every row", ids=ids, real=real)
+        demand(who, not last or told or not len(ids), "a token in every row", ids=ids, real=real)
         h = self._extended(ids, cache, places)  # (B, T, D)
         cache.advance(places)
-        return self.logits(h[torch.arange(len(ids), device=h.device), chosen] if last else h)
+        return self.logits(h[torch.arange(len(ids), device=h.device), chosen] if last else h), h
 
     def _extended(self, ids: Tensor, cache: Any, places: Places) -> Tensor:
         """ids (B, T) -> h (B, T, D), what the head reads; a model that can be asked for one token after the other has it."""
