@@ -172,14 +172,14 @@ def attention(
     json_:
         Write every figure as JSON.
     """
-    from benchmarks.attention import measure as measure_attention
     from benchmarks.attention import show as show_attention
+    from benchmarks.timing import measure as measure_room
     from byhand.checks import size
     from parity.report import device_name
 
     size("benchmarks attention", rounds=rounds, threads=threads)
     machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
-    figures = {"machine": machine} | measure_attention(rounds, threads)
+    figures = {"machine": machine} | measure_room("attention", rounds, threads)
     show_attention(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
     if json_:
@@ -202,14 +202,14 @@ def moe(
     json_:
         Write every figure as JSON.
     """
-    from benchmarks.moe import measure as measure_moe
     from benchmarks.moe import show as show_moe
+    from benchmarks.timing import measure as measure_room
     from byhand.checks import size
     from parity.report import device_name
 
     size("benchmarks moe", rounds=rounds, threads=threads)
     machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
-    figures = {"machine": machine} | measure_moe(rounds, threads)
+    figures = {"machine": machine} | measure_room("moe", rounds, threads)
     show_moe(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
     if json_:

@@ -4,13 +4,7 @@
 `python -m benchmarks.attention cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
 """
 
-import json
 import math
-import os
-import statistics
-import subprocess
-import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+
+from benchmarks.timing import answer, in_turn, mib, ms, table
 
 HEADS, WIDTH = 4, 64
 LENGTHS = {256: 4, 1024: 4, 4096: 1}           # queries: batch
@@ -78,7 +73,7 @@ def _causal(t: int, batch: int, rounds: int) -> dict[str, Any]:
         with torch.no_grad():
             return torch_forward()
 
-    seconds = _in_turn(rounds, {
+    seconds = in_turn(rounds, {
         "flash": lambda: flash_attention(query, key, value, causal=True)[1](dy),
         "plain": lambda: plain_attention(query, key, value)[1](dy),
         "torch": lambda: torch.autograd.grad(torch_forward(), leaves, cotangent),
@@ -119,7 +114,7 @@ def _window(t: int, rounds: int) -> dict[str, Any]:
 
     query, key, value, dy = _arrays((1, HEADS), t)
     window = (WINDOW - 1, 0)
-    seconds = _in_turn(max(rounds // 2, 1), {
+    seconds = in_turn(max(rounds // 2, 1), {
         "sliding_window": lambda: sliding_window_attention(query, key, value, window=window)[1](dy),
         "flash": lambda: flash_attention(query, key, value, window=window)[1](dy),
     })
@@ -145,43 +140,6 @@ def _arrays(lead: tuple[int, ...], t: int) -> list[NDArray]:
     return [rng.standard_normal((*lead, t, WIDTH), dtype=np.float32) for _ in range(4)]
 
 
-def _in_turn(rounds: int, calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each call; they alternate, after one unmeasured round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for measured in [False] + [True] * rounds:
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if measured:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-# In processes of their own
-
-
-def measure(rounds: int, threads: int) -> dict[str, Any]:
-    """{"cpu": {BLAS setting: figures}, "cuda": figures, where there is such a device}."""
-    from byhand import blas
-
-    plain = {name: value for name, value in os.environ.items() if name != blas.VARIABLE}
-    tuned = dict(plain)
-    settings = {"default": plain} | ({"tuned": tuned} if blas.tune(tuned, loaded=False) else {})
-    figures: dict[str, Any] = {"cpu": {name: _process("cpu", rounds, threads, env) for name, env in settings.items()}}
-    if any("cuda" in process["about"] for process in figures["cpu"].values()):
-        figures["cuda"] = _process("cuda", rounds, threads, plain)
-    return figures
-
-
-def _process(what: str, rounds: int, threads: int, env: dict[str, str]) -> dict[str, Any]:
-    env = env | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", "benchmarks.attention", what, str(rounds), str(threads)]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} ended with code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 # Shown
 
 
@@ -191,54 +149,32 @@ def show(figures: dict[str, Any], out: Console) -> None:
         about = found["about"]
         out.print(f"[bold]{blas} BLAS[/]: {about['blas']}; torch {about['torch']}", highlight=False)
         title = f"causal, {HEADS} heads of {WIDTH}, ms"
-        rows = [[f"T={row['T']}, batch {row['batch']}", *(_ms(row["seconds"][c]) for c in ("flash", "plain", "torch")),
+        rows = [[f"T={row['T']}, batch {row['batch']}", *(ms(row["seconds"][c]) for c in ("flash", "plain", "torch")),
                  f"{row['flash_vs_plain']:.2f}", f"{row['flash_vs_torch']:.2f}", f"{row['flash_forward_vs_torch']:.2f}",
                  f"{row['gflops']:.0f}"] for row in found["causal"]]
-        _table(out, [title, "flash", "plain", "torch", "plain ÷ flash", "torch ÷ flash", "forward alone", "GFLOP/s"], rows)
+        table(out, [title, "flash", "plain", "torch", "plain ÷ flash", "torch ÷ flash", "forward alone", "GFLOP/s"], rows)
         names = list(found["memory"][0]["peak_bytes"])
-        rows = [[f"T={row['T']}", *(_mib(row["peak_bytes"][name]) for name in names), _mib(row["results_bytes"])]
+        rows = [[f"T={row['T']}", *(mib(row["peak_bytes"][name]) for name in names), mib(row["results_bytes"])]
                 for row in found["memory"]]
-        _table(out, ["peak memory of one head, forward + backward, MiB", *names, "(y and gradients)"], rows)
+        table(out, ["peak memory of one head, forward + backward, MiB", *names, "(y and gradients)"], rows)
         names = list(found["window"][0]["seconds"])
-        rows = [[f"T={row['T']}", *(_ms(row["seconds"][n]) for n in names), *(f"{row['microseconds_per_token'][n]:.1f}" for n in names)]
+        rows = [[f"T={row['T']}", *(ms(row["seconds"][n]) for n in names), *(f"{row['microseconds_per_token'][n]:.1f}" for n in names)]
                 for row in found["window"]]
-        _table(out, [f"window of {WINDOW}, forward + backward, ms", *names, *(f"{n}, µs a token" for n in names)], rows)
-    rows = [[f"{row['key_heads']} of {row['query_heads']}", str(row["group"]), _mib(row["key_value_bytes"]), _mib(row["gradient_bytes"])]
+        table(out, [f"window of {WINDOW}, forward + backward, ms", *names, *(f"{n}, µs a token" for n in names)], rows)
+    rows = [[f"{row['key_heads']} of {row['query_heads']}", str(row["group"]), mib(row["key_value_bytes"]), mib(row["gradient_bytes"])]
             for row in next(iter(figures["cpu"].values()))["grouped"]]
-    _table(out, ["key heads", "group", "keys and values, MiB", "their gradients, MiB"], rows)
+    table(out, ["key heads", "group", "keys and values, MiB", "their gradients, MiB"], rows)
     if "cuda" in figures:
         from benchmarks.attention_cuda import show_cuda
 
         show_cuda(figures["cuda"], out)
 
 
-def _table(out: Console, titles: list[str], rows: list[list[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, title in enumerate(titles):
-        table.add_column(title, justify="right" if i else "left", min_width=30 if not i else 0)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
-    out.print()
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}"
-
-
-def _mib(count: float) -> str:
-    return f"{count / 2**20:.1f}"
-
-
 def main() -> None:
     """Print the figures of this process."""
-    what, rounds, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    if what == "cuda":
-        from benchmarks.attention_cuda import cuda
+    from benchmarks.attention_cuda import cuda
 
-        print(json.dumps(cuda(rounds)))
-    else:
-        print(json.dumps(cpu(rounds, threads)))
+    answer(cpu, cuda)
 
 
 if __name__ == "__main__":

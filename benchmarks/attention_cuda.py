@@ -136,7 +136,7 @@ def _seconds(call: Callable[[], Any], rounds: int) -> float:
 
 def show_cuda(found: dict[str, Any], out: Console) -> None:
     """The tables of a GPU."""
-    from benchmarks.attention import _table
+    from benchmarks.timing import table
 
     out.print(f"[bold]{found['device']}[/], torch {found['torch']}, bfloat16: matrix products reach {found['matmul_tflops']:.0f} TFLOP/s",
               highlight=False)
@@ -144,10 +144,10 @@ def show_cuda(found: dict[str, Any], out: Console) -> None:
         rows = [[f"T={row['T']}, {row['kernel']}", *(_figures(row, what) for what in ("forward", "forward + backward")),
                  f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else "–", row.get("error", "")]
                 for row in found["causal"] if row["width"] == width]
-        _table(out, [f"causal, {HEADS} heads of {width}", "forward, TFLOP/s", "forward + backward", "peak MiB", ""], rows)
+        table(out, [f"causal, {HEADS} heads of {width}", "forward, TFLOP/s", "forward + backward", "peak MiB", ""], rows)
     rows = [[f"{row['kernel']}, width {row['width']}", *(f"{e:.2g}" for e in row["error"].values()), "yes" if row["holds"] else "NO"]
             for row in found["errors"] if "error" in row]
-    _table(out, ["largest error against float64", "y", "dquery", "dkey", "dvalue", "holds"], rows)
+    table(out, ["largest error against float64", "y", "dquery", "dkey", "dvalue", "holds"], rows)
 
 
 def _figures(row: dict[str, Any], what: str) -> str:

@@ -5,10 +5,6 @@
 """
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.attention import _in_turn, _ms, _table
+from benchmarks.timing import answer, in_turn, ms, table, transformers_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +44,7 @@ def cpu(rounds: int, threads: int) -> dict[str, Any]:
     from benchmarks.worker import _describe
 
     torch.set_num_threads(threads)
-    return {"about": _describe() | {"transformers": _transformers_version()},
+    return {"about": _describe() | {"transformers": transformers_version()},
             "dispatch": [_dispatch(name, size, rounds) for name, size in SIZES.items()],
             "growing": [_growing(size, rounds) for size in GROWING]}
 
@@ -95,8 +91,8 @@ def _dispatch(name: str, size: Size, rounds: int) -> dict[str, Any]:
     for column, (call, of) in torch_forwards.items():
         forward[column], both[column] = inference(call), differentiated(call, of)
     products_forward, products_both = products(size, ids, arrays)
-    seconds = {"forward": _in_turn(rounds, forward | {"products": products_forward}),
-               "forward + backward": _in_turn(rounds, both | {"products": products_both})}
+    seconds = {"forward": in_turn(rounds, forward | {"products": products_forward}),
+               "forward + backward": in_turn(rounds, both | {"products": products_both})}
     y = sparse()[0]
     same = all(np.allclose(call().detach(), y, rtol=0, atol=1e-5 * float(np.abs(y).max())) for call, _ in torch_forwards.values())
     return {"name": name, "size": dataclasses.asdict(size), "same": same, "seconds": seconds, "ratios": {
@@ -162,7 +158,7 @@ def _growing(size: Size, rounds: int) -> dict[str, Any]:
         return lambda: experts(*arrays, plan=plan(ids % EXPERTS[0], experts=count))[1](dy)
 
     ways = {"all are chosen": step, f"the same {EXPERTS[0]} are chosen": idle}
-    seconds = _in_turn(rounds, {f"{way}, {count}": make(count) for way, make in ways.items() for count in EXPERTS})
+    seconds = in_turn(rounds, {f"{way}, {count}": make(count) for way, make in ways.items() for count in EXPERTS})
     return {"size": dataclasses.asdict(size), "seconds": {way: [seconds[f"{way}, {count}"] for count in EXPERTS] for way in ways}}
 
 
@@ -177,39 +173,6 @@ def _drawn(size: Size) -> tuple[NDArray, list[NDArray], NDArray]:
     return ids, [x, weights, *matrices], dy
 
 
-def _transformers_version() -> str | None:
-    try:
-        import transformers
-    except ImportError:
-        return None
-    return transformers.__version__
-
-
-# In processes of their own
-
-
-def measure(rounds: int, threads: int) -> dict[str, Any]:
-    """{"cpu": {BLAS setting: figures}, "cuda": figures, where there is such a device}."""
-    from byhand import blas
-
-    plain = {name: value for name, value in os.environ.items() if name != blas.VARIABLE}
-    tuned = dict(plain)
-    settings = {"default": plain} | ({"tuned": tuned} if blas.tune(tuned, loaded=False) else {})
-    figures: dict[str, Any] = {"cpu": {name: _process("cpu", rounds, threads, env) for name, env in settings.items()}}
-    if any("cuda" in process["about"] for process in figures["cpu"].values()):
-        figures["cuda"] = _process("cuda", rounds, threads, plain)
-    return figures
-
-
-def _process(what: str, rounds: int, threads: int, env: dict[str, str]) -> dict[str, Any]:
-    env = env | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", "benchmarks.moe", what, str(rounds), str(threads)]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} ended with code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 # Shown
 
 
@@ -220,15 +183,15 @@ def show(figures: dict[str, Any], out: Console) -> None:
         out.print(f"[bold]{blas} BLAS[/]: {about['blas']}; torch {about['torch']}; transformers {about['transformers']}", highlight=False)
         for what in ("forward", "forward + backward"):
             columns = list(found["dispatch"][0]["seconds"][what])
-            rows = [[f"{row['name']}: {Size(**row['size'])}", *(_ms(row["seconds"][what][c]) for c in columns),
+            rows = [[f"{row['name']}: {Size(**row['size'])}", *(ms(row["seconds"][what][c]) for c in columns),
                      *(f"{row['ratios'][what][c]:.2f}" for c in columns[1:-1]), f"{row['ratios'][what]['products']:.0%}"]
                     for row in found["dispatch"]]
-            _table(out, [f"{what}, ms", *columns, *(f"{c} ÷ numpy" for c in columns[1:-1]), "share of products"], rows)
+            table(out, [f"{what}, ms", *columns, *(f"{c} ÷ numpy" for c in columns[1:-1]), "share of products"], rows)
         for row in found["growing"]:
-            rows = [[way, *map(_ms, seconds), f"{seconds[-1] / seconds[0]:.2f}"] for way, seconds in row["seconds"].items()]
+            rows = [[way, *map(ms, seconds), f"{seconds[-1] / seconds[0]:.2f}"] for way, seconds in row["seconds"].items()]
             size = row["size"]
             title = f"{size['tokens']} tokens, top {size['k']}, {size['width']}×{size['hidden']}, forward + backward, ms"
-            _table(out, [title, *(f"{count} experts" for count in EXPERTS), f"{EXPERTS[-1]} ÷ {EXPERTS[0]}"], rows)
+            table(out, [title, *(f"{count} experts" for count in EXPERTS), f"{EXPERTS[-1]} ÷ {EXPERTS[0]}"], rows)
         if not all(row["same"] for row in found["dispatch"]):
             out.print("The columns do not compute the same.", style="red")
     if "cuda" in figures:
@@ -239,13 +202,9 @@ def show(figures: dict[str, Any], out: Console) -> None:
 
 def main() -> None:
     """Print the figures of this process."""
-    what, rounds, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    if what == "cuda":
-        from benchmarks.moe_cuda import cuda
+    from benchmarks.moe_cuda import cuda
 
-        print(json.dumps(cuda(rounds)))
-    else:
-        print(json.dumps(cpu(rounds, threads)))
+    answer(cpu, cuda)
 
 
 if __name__ == "__main__":

@@ -92,12 +92,12 @@ def _size(name: str, size: Size, rounds: int, peak: float) -> list[dict[str, Any
 
 def show_cuda(found: dict[str, Any], out: Console) -> None:
     """The table of a GPU."""
-    from benchmarks.attention import _table
+    from benchmarks.timing import table
 
     out.print(f"[bold]{found['device']}[/], torch {found['torch']}, bfloat16: matrix products reach {found['matmul_tflops']:.0f} TFLOP/s",
               highlight=False)
     for name in dict.fromkeys(row["name"] for row in found["experts"]):
         rows = [row for row in found["experts"] if row["name"] == name]
-        table = [[row["kernel"], *(_figures(row, what) for what in ("forward", "forward + backward")),
+        shown = [[row["kernel"], *(_figures(row, what) for what in ("forward", "forward + backward")),
                   f"{row['difference']:.1g}" if "difference" in row else "–", row.get("error", "")] for row in rows]
-        _table(out, [f"{name}: {Size(**rows[0]['size'])}", "forward, TFLOP/s", "forward + backward", "differs by", ""], table)
+        table(out, [f"{name}: {Size(**rows[0]['size'])}", "forward, TFLOP/s", "forward + backward", "differs by", ""], shown)
