@@ -55,7 +55,8 @@ def embed(model: str, texts: Sequence[str], *, file: Path | None, query: str | N
 
     tell = Console(highlight=False, markup=False, soft_wrap=True)
     count, width = embedded.vectors.shape
-    tell.print(f"{count} {'text' if count == 1 else 'texts'} × {width} numbers, {embedded.vectors.dtype}, {_how(encoder)}{'' if out is None else f' -> {out}'}")
+    kept = "" if out is None else f" -> {out}"
+    tell.print(f"{count} {'text' if count == 1 else 'texts'} × {width} numbers, {embedded.vectors.dtype}, {_how(encoder)}{kept}")
     if query is not None:
         asked = encoder.embed([query], prompt=encoder.prompts["query"]).vectors[0]
         for i, cosine in closest(asked, embedded.vectors)[:top]:

