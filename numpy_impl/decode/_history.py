@@ -17,7 +17,7 @@ def history_of(function: str, logits: NDArray, history: NDArray, real: NDArray |
     same_shape(function, history.shape, real=real)
     if real is not None and real.all():
         real = None
-    ids_below(function, logits.shape[-1], history=history if real is None else history[real])
+    ids_below(function, logits.shape[1], history=history if real is None else history[real])
     return real
 
 
@@ -31,5 +31,5 @@ def behind_padding(history: NDArray, real: NDArray | None) -> tuple[NDArray, NDA
     """(history, real) with every row's padding in front: what follows one another stands side by side, and the newest is the last."""
     if real is None:
         return history, np.ones(history.shape, dtype=bool)
-    order = np.argsort(real, -1, kind="stable")      # False before True, each in its order
-    return np.take_along_axis(history, order, -1), np.take_along_axis(real, order, -1)
+    order = np.argsort(real, 1, kind="stable")      # False before True, each in its order
+    return np.take_along_axis(history, order, 1), np.take_along_axis(real, order, 1)

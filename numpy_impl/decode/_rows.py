@@ -26,13 +26,10 @@ def best(logits: NDArray, k: int) -> NDArray:
 
 
 def first_of_equals(values: NDArray, bound: NDArray, count: int | NDArray) -> NDArray:
-    """(..., V): True at the `count` largest values of each row, the lower ids of equal ones; bound (..., 1) is the smallest of those.
-
-    A bound of −∞ may keep more: what is excluded stays excluded.
-    """
+    """(..., V): True at the `count` largest values of each row, the lower ids of equal ones; bound (..., 1) is the smallest of those."""
     keep = values >= bound
     surplus = np.count_nonzero(keep, axis=-1, keepdims=True) - count
-    if (surplus * np.isfinite(bound)).any():
+    if surplus.any():
         equal = values == bound
         keep &= ~equal | (equal.cumsum(-1) <= np.count_nonzero(equal, axis=-1, keepdims=True) - surplus)
     return keep

@@ -33,7 +33,7 @@ def ban_words(logits: NDArray, *, history: NDArray, words: tuple[tuple[int, ...]
     real = history_of("ban_words", logits, history, real)
     demand("ban_words", isinstance(words, (tuple, list)) and all(words), "words as a tuple of tuples of ids, none empty", words=words)
     for word in words:
-        _inside("ban_words", logits.shape[-1], words=word)
+        _inside("ban_words", logits.shape[1], words=word)
     history, real = behind_padding(history, real)
     y = logits.copy()
     for length in sorted({len(word) for word in words}):
@@ -41,7 +41,7 @@ def ban_words(logits: NDArray, *, history: NDArray, words: tuple[tuple[int, ...]
             group = np.array([word for word in words if len(word) == length])         # (W, length)
             behind = history.shape[1] - (length - 1)
             begun = (history[:, None, behind:] == group[:, :-1]).all(-1)              # (N, W)
-            begun &= real[:, behind:].all(-1, keepdims=True)
+            begun &= real[:, behind:].all(1, keepdims=True)
             rows, which = np.nonzero(begun)
             y[rows, group[which, -1]] = -np.inf
     return y

@@ -16,7 +16,7 @@ def ban_words(logits: Tensor, *, history: Tensor, words: tuple[tuple[int, ...], 
     history = history_of("ban_words", logits, history, real)
     demand("ban_words", isinstance(words, (tuple, list)) and all(words), "words as a tuple of tuples of ids, none empty", words=words)
     for word in words:
-        _inside("ban_words", logits.shape[-1], words=word)
+        _inside("ban_words", logits.shape[1], words=word)
     history = behind_padding(history, logits)
     y = logits.clone()
     for length in sorted({len(word) for word in words}):

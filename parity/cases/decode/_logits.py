@@ -14,9 +14,10 @@ class rows(Filled):
     excluded altogether. No sum of their probabilities is a number one would write down, so no rounding decides what stands above it."""
 
     scale: float = 2.0
+    shift: float = 0.0
 
     def make(self, rng, hostility):
-        values = self.scale * rng.standard_normal(self.shape)
+        values = self.scale * rng.standard_normal(self.shape) + self.shift
         for row in values.reshape(-1, self.shape[-1]) if values.size else ():
             kind = rng.integers(6)
             if kind == 1:
@@ -49,14 +50,14 @@ def bad_rows(**options):
 
 
 def some_history(draw, *, rows_of, below, longest=9):
-    """history (N, L) of few different ids, and real (N, L) or None: with it, what is padding is an id that the vocabulary does not have."""
+    """history (N, L) of few different ids, and real (N, L) or None: with it, padding may be an id that the vocabulary does not have."""
     length = draw(integer(0, 2)) if draw.edges else draw(one_of(0, 1, 3, longest, longest))
     rng = key_rng("history", draw(integer(0, 1 << 30)))
     history = rng.integers(0, max(1, min(below, draw(one_of(2, 3, 40)))), (rows_of, length))
     if draw(flag()):
         return history, None
     real = rng.random((rows_of, length)) < rng.choice([0.0, 0.5, 0.8, 1.0], (rows_of, 1))
-    return np.where(real, history, rng.choice([-1, below, below + 7], (rows_of, length))), real
+    return np.where(real, history, rng.choice([-1, 0, 1, below], (rows_of, length))), real
 
 
 def bad_histories(**options):

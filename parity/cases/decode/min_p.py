@@ -8,6 +8,7 @@ from parity.cases.decode._logits import bad_rows, some_rows
     "decode.keep_min_p",
     gradient=False,
     bench=dict(logits=array(8, 128000, scale=4.0), p=0.1),
+    equivalent={"minimum > 1 -> minimum >= 1": "the best one is kept by its own probability"},
     refuses=[
         *bad_rows(p=0.1),
         *(dict(logits=array(2, 3), p=bad) for bad in (-0.1, 1.001, float("nan"), None)),

@@ -5,6 +5,7 @@ import numpy as np
 from byhand.configs.generation import GenerationConfig
 from parity.cases import array, case, dims, flag, ids, integer, left_out, one_of
 from parity.cases.decode._logits import bad_rows, some_history
+from parity.values import key_rng
 
 _RULES = dict(
     temperature=one_of(1.0, 0.3, 2.5),
@@ -31,9 +32,42 @@ def _config(**options):
     return dict(scores=array(2, 3), history=_HISTORY, generated=1, config=GenerationConfig(**options))
 
 
+def each_rule_by_itself(side, scores, history, **options):
+    """One setting is one function, with the minimum that a search with beams needs; penalties for what was generated see only that."""
+    scores = side.array(key_rng("scores", scores.shape).standard_normal((2, 16)))
+    tokens = side.array(np.array([[1, 2, 3, 1, 2], [3, 3, 0, 4, 0]]))
+    new = tokens[:, 3:]
+
+    def by_hand(name, **arguments):
+        return side.get(f"decode.{name}")(scores, **arguments)
+
+    def processed(**settings):
+        return side.get("decode.process")(scores, history=tokens, generated=2, config=GenerationConfig(**settings))
+
+    drawn, several = dict(temperature=1.0), dict(temperature=1.0, beams=2, eos=(7, 8, 9))
+    yield "temperature", processed(temperature=2.0), by_hand("temperature", temperature=2.0)
+    for least, settings in ((1, drawn), (4, several), (2, dict(temperature=1.0, beams=2)), (2, dict(temperature=1.0, beams=2, eos=(7,)))):
+        yield f"top_k {least}", processed(top_k=1, **settings), by_hand("keep_top_k", k=least)
+        yield f"top_p {least}", processed(top_p=1e-9, **settings), by_hand("keep_top_p", p=1e-9, minimum=least)
+        yield f"min_p {least}", processed(min_p=1.0, **settings), by_hand("keep_min_p", p=1.0, minimum=least)
+        yield f"typical {least}", processed(typical=1e-9, **settings), by_hand("keep_typical", mass=1e-9, minimum=least)
+        yield f"epsilon {least}", processed(epsilon=0.99, **settings), by_hand("keep_epsilon", epsilon=0.99, minimum=least)
+        yield f"eta {least}", processed(eta=0.99, **settings), by_hand("keep_eta", epsilon=0.99, minimum=least)
+    yield "repetition", processed(repetition_penalty=2.0), by_hand("repetition_penalty", history=tokens, penalty=2.0)
+    yield "frequency", processed(frequency_penalty=0.5), by_hand("frequency_penalty", history=new, penalty=0.5)
+    yield "presence", processed(presence_penalty=0.5), by_hand("presence_penalty", history=new, penalty=0.5)
+    yield "n-grams", processed(no_repeat_ngram=3), by_hand("no_repeat_ngram", history=tokens, size=3)
+    yield "banned", processed(banned=((1, 2, 9), (5,))), by_hand("ban_words", history=tokens, words=((1, 2, 9), (5,)))
+    yield "minimum length", processed(eos=(7,), min_new_tokens=3), by_hand("suppress", tokens=(7,))
+    yield "minimum length reached", processed(eos=(7,), min_new_tokens=2), scores
+    yield "forced", processed(forced_last=5, max_new_tokens=3), by_hand("force_token", token=5)
+    yield "forced at other steps", processed(forced_first=5, forced_last=5), scores
+
+
 @case(
     "decode.process",
     gradient=False,
+    also=[each_rule_by_itself],
     bench=dict(
         scores=array(8, 128000, scale=4.0), history=ids(8, 1024, below=128000), generated=100,
         config=GenerationConfig(temperature=0.8, top_k=50, top_p=0.9, repetition_penalty=1.1),
