@@ -17,8 +17,8 @@ _REASONS = ("", "length", "eos", "context", "stop")
 
 
 class Generated(NamedTuple):
-    """What was written behind each prompt: sequences (B, L), lengths (B,), why each row ended ("eos", "length", "context" or "stop"), and the
-    smallest lead of a chosen token over the next best, gap (), float64."""
+    """What was written behind each prompt: sequences (B, L), lengths (B,), why each row ended ("eos", "length", "context" or "stop"), and
+    the smallest lead of a chosen token over the next best, gap (), float64."""
 
     sequences: Tensor
     lengths: Tensor

@@ -1,5 +1,6 @@
 """What generation is fed: a model of a few states and small real ones, prompts of several lengths, every way to end, and noise."""
 
+import types
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ CONFIGS = {
 class Writer(Automaton):
     """An Automaton with a context, which writes down what its cache is asked to keep."""
 
-    def __init__(self, side, table, context):
+    def __init__(self, side: Any, table: Any, context: int | None):
         super().__init__(side, table)
         if context is not None:
-            self.config = type("Context", (), dict(vocabulary=table.shape[1], max_length=context))
+            self.config: Any = types.SimpleNamespace(vocabulary=table.shape[1], max_length=context)
 
 
 def play(side, table, model="automaton", context=None, before=None, real=None, poison=None, stop_at=None, raw=None, ids=None, noise=None,
@@ -38,6 +39,8 @@ def play(side, table, model="automaton", context=None, before=None, real=None, p
     """What was written, what was told after each step, the state of the rows when it ended, and what was read in each call."""
     if poison is not None:
         table = np.where(np.arange(table.size).reshape(table.shape) == 3, poison, table)
+    made: Any
+    cache: Any = None
     if model == "automaton":
         made = Writer(side, side.array(table), context)
         cache = made.new_cache()
@@ -53,7 +56,7 @@ def play(side, table, model="automaton", context=None, before=None, real=None, p
         cache = made.new_cache(*source)
         real = None if source else real
     else:
-        made, cache = side.get("models.T5")(CONFIGS["models.T5"](3)) if model == "no cache" else object(), None
+        made = side.get("models.T5")(CONFIGS["models.T5"](3)) if model == "no cache" else object()
     told: list[Any] = []
 
     def on_tokens(tokens, ended):
