@@ -1,5 +1,6 @@
 """What an attention layer looks at when a cache remembers the tokens before."""
 
+import numpy as np
 from numpy.typing import NDArray
 
 from numpy_impl.decode.cache import LayerCache
@@ -12,3 +13,13 @@ def remembered(cache: LayerCache, k: NDArray, v: NDArray, mask: NDArray | None,
     if seen is None:
         return k, v, mask, True
     return k, v, seen if mask is None else seen & mask, False            # what is seen is up to each token's own place
+
+
+def bias_by_distance(bias: NDArray, back: NDArray) -> NDArray:
+    """(B, H, T, S), where rows differ in how far back (B, T, S) each key stands from each query, of a bias that depends on that alone.
+
+    bias (H, 1, F) is that of one query and of the F keys up to its own, so that the last is 0 back. What stands elsewhere is hidden by a
+    mask, and gets the bias of the nearest of these.
+    """
+    f = bias.shape[-1]
+    return bias[:, 0, f - 1 - np.clip(back, 0, f - 1)].swapaxes(0, 1)

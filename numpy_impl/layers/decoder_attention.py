@@ -14,7 +14,7 @@ from numpy_impl.attention.scaled_dot_product import scaled_dot_product
 from numpy_impl.attention.sliding_window import sliding_window_attention
 from numpy_impl.attention.strided import strided_attention
 from numpy_impl.decode.cache import LayerCache
-from numpy_impl.layers._remembered import remembered
+from numpy_impl.layers._remembered import bias_by_distance, remembered
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.positions.alibi import alibi_bias
@@ -119,9 +119,8 @@ class DecoderAttention(Module):
         back = cache.places.positions[:, :, None] - (cache.first[:, None, None] + np.arange(s))       # (B, T, S)
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
-        furthest = max(cache.places.longest, 1)
-        by_distance = self._bias(1, furthest, q.dtype)[0]               # (H, 1, furthest), from the furthest to the last query's own
-        bias = None if by_distance is None else by_distance[:, 0, ::-1][:, np.clip(back, 0, furthest - 1)].swapaxes(0, 1)
+        bias, _ = self._bias(1, max(cache.places.longest, 1), q.dtype)
+        bias = None if bias is None else bias_by_distance(bias, back)
         return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)[0]
 
     def _rotation(self, x: NDArray, positions: NDArray) -> Callable:

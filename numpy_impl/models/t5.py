@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from byhand.checks import at_least_rank, demand
+from byhand.checks import at_least_rank
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
+from numpy_impl.layers._remembered import bias_by_distance
 from numpy_impl.layers.block import Block
 from numpy_impl.layers.cross_block import CrossBlock
 from numpy_impl.layers.embedding import Embedding
@@ -100,20 +101,20 @@ class T5(_EncoderDecoder):
                run: Run = "keep", caches: Caches | None = None) -> tuple[NDArray, Callable | None]:
         """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied; backward: dh -> dcontext, grads.
 
-        There is no backward in inference. With caches, one a layer, target (B, T) follows what those hold; rows are of one length then.
+        There is no backward in inference. With caches, one a layer, target (B, T) follows what those hold.
         """
         at_least_rank("T5", 1, target=target)
         x, embed_backward = self._embed(target, at(noise, "target"))
         mask = self._for_keys(source_mask, context.shape[:-1])
         scale = 1 / math.sqrt(self.config.d_model) if self.config.tied else 1.0
-        t = target.shape[-1]
-        s = t if caches is None else caches[0][0].places.longest
-        if caches is not None:
-            alike = caches[0][0].places.start is not None
-            demand("T5", alike, "targets of one length, without padding, in a cache", lengths=caches[0][0].places.lengths.tolist())
+        t, places = target.shape[-1], None if caches is None else caches[0][0].places
+        s = t if places is None else places.longest
+        alike = places is None or places.start is not None
         bias, bias_backward = t5_bias(
-            self.decoder_positions, queries=t, keys=s, bidirectional=False, max_distance=self.config.max_distance
+            self.decoder_positions, queries=t if alike else 1, keys=s, bidirectional=False, max_distance=self.config.max_distance
         )
+        if not alike:                                                   # the first key of every row stands at position 0
+            bias = bias_by_distance(bias, places.positions[:, :, None] - np.arange(s))
         x, decoder_backward = self.decoder.forward(
             x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches
         )

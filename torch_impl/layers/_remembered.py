@@ -12,3 +12,10 @@ def remembered(cache: LayerCache, k: Tensor, v: Tensor, mask: Tensor | None,
     if seen is None:
         return k, v, mask, True
     return k, v, seen if mask is None else seen & mask, False  # what is seen is up to each token's own place
+
+
+def bias_by_distance(bias: Tensor, back: Tensor) -> Tensor:
+    """(B, H, T, S), where rows differ in how far back (B, T, S) each key stands from each query, of a bias that depends on that alone: bias
+    (H, 1, F), of one query and of the F keys up to its own."""
+    f = bias.shape[-1]
+    return bias[:, 0, f - 1 - back.clamp(0, f - 1)].transpose(0, 1)

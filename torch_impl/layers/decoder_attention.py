@@ -13,7 +13,7 @@ from torch_impl.attention.scaled_dot_product import scaled_dot_product
 from torch_impl.attention.sliding_window import sliding_window_attention
 from torch_impl.attention.strided import strided_attention
 from torch_impl.decode.cache import LayerCache
-from torch_impl.layers._remembered import remembered
+from torch_impl.layers._remembered import bias_by_distance, remembered
 from torch_impl.layers.linear import Linear
 from torch_impl.positions.alibi import alibi_bias
 from torch_impl.positions.rotary import rotary, rotary_frequencies, rotary_table
@@ -78,9 +78,8 @@ class DecoderAttention(nn.Module):
         back = cache.places.positions[:, :, None] - keys  # (B, T, S)
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
-        furthest = max(cache.places.longest, 1)
-        by_distance = self._bias(q, 1, furthest)  # (H, 1, furthest), from the furthest to the last query's own
-        bias = None if by_distance is None else by_distance[:, 0].flip(-1)[:, back.clamp(0, furthest - 1)].transpose(0, 1)
+        bias = self._bias(q, 1, max(cache.places.longest, 1))
+        bias = None if bias is None else bias_by_distance(bias, back)
         return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)
 
     def _bias(self, x: Tensor, t: int, s: int) -> Tensor | None:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank, demand
+from byhand.checks import at_least_rank
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise, at
+from torch_impl.layers._remembered import bias_by_distance
 from torch_impl.layers.block import Block
 from torch_impl.layers.cross_block import CrossBlock
 from torch_impl.layers.embedding import Embedding
@@ -70,17 +71,18 @@ class T5(_EncoderDecoder):
     def decode(self, target: Tensor, context: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
                run: Run = "keep", caches: Caches | None = None) -> Tensor:
         """target (..., T), context (..., S, D) -> h (..., T, D), divided by √D if the head is tied. With caches, one a layer, target (B, T)
-        follows what those hold; rows are of one length then."""
+        follows what those hold."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and run != "inference"):
             at_least_rank("T5", 1, target=target)
             x = self._embed(target, at(noise, "target"))
             mask = self._for_keys(source_mask, tuple(context.shape[:-1]))
-            t = target.shape[-1]
-            s = t if caches is None else caches[0][0].places.longest
-            if caches is not None:
-                alike = caches[0][0].places.start is not None
-                demand("T5", alike, "targets of one length, without padding, in a cache", lengths=caches[0][0].places.lengths.tolist())
-            bias = t5_bias(self.decoder_positions, queries=t, keys=s, bidirectional=False, max_distance=self.config.max_distance)
+            t, places = target.shape[-1], None if caches is None else caches[0][0].places
+            s = t if places is None else places.longest
+            alike = places is None or places.start is not None
+            options: dict[str, Any] = dict(bidirectional=False, max_distance=self.config.max_distance)
+            bias = t5_bias(self.decoder_positions, queries=t if alike else 1, keys=s, **options)
+            if not alike:  # the first key of every row stands at position 0
+                bias = bias_by_distance(bias, places.positions[:, :, None] - torch.arange(s, device=bias.device))
             x = self.decoder(x, context, bias, context_mask=mask, causal=True, noise=at(noise, "decoder"), run=run, caches=caches)
             h = self._end(self.decoder_norm, x, at(noise, "decoder_dropout"))
             return h / math.sqrt(self.config.d_model) if self.config.tied else h

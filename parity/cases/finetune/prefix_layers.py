@@ -4,9 +4,10 @@ not."""
 import numpy as np
 
 from parity.cases import array, case, flag, integer, left_out, mask, maybe, one_of, size
+from parity.cases.decode import _splits
 from parity.cases.finetune._models import GPT2, LLAMA, adapted, made, trainable
 from parity.cases.layers.grouped_query_attention import grouped_query_attention
-from parity.cases.layers.multi_head_attention import multi_head_attention
+from parity.cases.layers.multi_head_attention import keeps_the_context, multi_head_attention
 
 
 def layer(name, base_name):
@@ -45,6 +46,21 @@ def real_tokens(side, module, x, causal=False, **call):
     yield "tokens in front", fresh(x, causal=causal), base(whole, mask=side.array(seen))[..., n:, :]
 
 
+def goes_on(side, module, x, bias=None, rotary=None, mask=None, **options):
+    """Beside a cache it is what it is of the whole text; the prefix is no part of what is kept."""
+    window = None if module.base.window is None else module.base.window[0]
+    yield from _splits.layer(
+        side, module, x, window=None if window is None else window + 1, half=None if rotary is None else rotary[0].shape[-1],
+        heads=None if bias is None else module.base.n_heads, masked=mask is not None,
+    )
+
+
+def cached(side, module, x, context=None, bias=None, mask=None, **options):
+    """The same of multi-head attention."""
+    if module.base.k_proj.weight.shape[1] == x.shape[-1]:
+        yield from _splits.layer(side, module, x, heads=None if bias is None else module.base.n_heads, masked=mask is not None)
+
+
 def with_prefix(drawn, draw):
     drawn["init"] |= dict(n=draw(integer(0, 3)), hidden=draw(left_out(maybe(size()))))
     return drawn
@@ -58,7 +74,7 @@ _GOOD = dict(d_model=4, n_heads=2, n=2)
     build=layer("PrefixGroupedQueryAttention", "GroupedQueryAttention"),
     bench=dict(init=dict(d_model=256, n_heads=8, n_kv_heads=2, n=16), call=dict(x=array(8, 128, 256), causal=True)),
     fill={"norm.weight": array(low=0.5, high=1.5), "prefix.rows": array(hostile=False), "prefix.embedding": array(hostile=False)},
-    also=[no_entries, real_tokens],
+    also=[no_entries, real_tokens, goes_on],
     refuses=[
         dict(init=dict(in_features=2, out_features=3, n=2, attention=False)), dict(init=_GOOD | dict(n=-1)),
         dict(init=_GOOD | dict(hidden=0)), dict(init=_GOOD, call=dict(x=array(4))), dict(init=_GOOD, call=dict(x=array(3, 5))),
@@ -77,7 +93,7 @@ def grouped(draw):
     build=layer("PrefixMultiHeadAttention", "MultiHeadAttention"),
     bench=dict(init=dict(d_model=256, n_heads=4, n=16), call=dict(x=array(8, 128, 256), causal=True)),
     fill={"prefix.rows": array(hostile=False), "prefix.embedding": array(hostile=False)},
-    also=[no_entries, real_tokens],
+    also=[no_entries, real_tokens, cached, keeps_the_context],
     refuses=[
         dict(init=dict(in_features=2, out_features=3, n=2, attention=False)), dict(init=_GOOD | dict(n=-1)),
         dict(init=_GOOD, call=dict(x=array(4))), dict(init=_GOOD, call=dict(x=array(3, 4), context=array(4))),

@@ -1,6 +1,7 @@
 """What a block is fed: both norms, every order, gated and ungated, every dropout, biased, causal and masked."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.decode import _splits
 from parity.cases.layers._told import plain, with_experts
 
 
@@ -14,6 +15,11 @@ def starts(side, module, x, **options):
             yield f"deviation of {name}", abs(float(side.numpy(value).std()) / want - 1) < 0.1, True
 
 
+def goes_on(side, module, x, bias=None, mask=None, **options):
+    """Beside a cache it is what it is of the whole text, with a bias and a mask where the example has them."""
+    yield from _splits.layer(side, module, x, heads=None if bias is None else module.attn.n_heads, masked=mask is not None)
+
+
 @case(
     "layers.Block",
     bench=dict(init=dict(d_model=256, n_heads=4, d_hidden=1024), call=dict(x=array(8, 128, 256), causal=True)),
@@ -22,7 +28,7 @@ def starts(side, module, x, **options):
           "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "after.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.Block"),
-    also=[plain(starts)],
+    also=[plain(starts), goes_on],
     refuses=[
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, norm="batch")),
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, order="both")),

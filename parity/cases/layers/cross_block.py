@@ -1,7 +1,19 @@
 """What a decoder's block is fed: contexts of their own length and width, every order, every dropout, biased, causal, both masks."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.decode import _splits
 from parity.cases.layers._told import with_experts
+
+
+def goes_on(side, module, x, context, bias=None, mask=None, context_mask=None, **options):
+    """Beside a cache it is what it is of the whole text and of the context, which is read once."""
+    rng = _splits.rng_of(side, x, context)
+    read = dict(context=rng.standard_normal((3, *context.shape[-2:])))
+    if context_mask is not None:
+        read["context_mask"] = rng.random((3, 1, 1, context.shape[-2])) < 0.7
+    yield from _splits.layer(
+        side, module, x, heads=None if bias is None else module.attn.n_heads, masked=mask is not None, context=read
+    )
 
 
 @case(
@@ -11,6 +23,7 @@ from parity.cases.layers._told import with_experts
     ),
     # well-conditioned: branches smaller than the skip, norms near 1
     build=with_experts("layers.CrossBlock"),
+    also=[goes_on],
     fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False), **{
         f"{norm}.weight": array(low=0.5, high=1.5) for norm in ("norm1", "norm2", "norm_cross", "norm1_after", "norm2_after", "cross_after")
     }},

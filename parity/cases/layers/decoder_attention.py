@@ -1,6 +1,7 @@
 """What the decoder's attention is fed: every choice of keys with every kind of position that goes with it."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, number, one_of, size
+from parity.cases.decode import _splits
 from parity.sides import Side
 
 
@@ -29,13 +30,18 @@ def is_attention_as_it_was_on_common_ground(side: Side, module, x, noise=None):
     yield "T5's buckets", tuple(own.relative.shape), (32, module.n_heads)
 
 
+def goes_on(side, module, x, **options):
+    """Beside a cache it is what it is of the whole text."""
+    yield from _splits.layer(side, module, x, window=module.window, says_causal=False, ragged=module.attention != "linear")
+
+
 _INIT = dict(d_model=4, n_heads=2)
 
 
 @case(
     "layers.DecoderAttention",
     bench=dict(init=dict(d_model=256, n_heads=4, positions="rotary"), call=dict(x=array(8, 128, 256))),
-    also=[is_attention_as_it_was_on_common_ground],
+    also=[is_attention_as_it_was_on_common_ground, goes_on],
     refuses=[
         dict(init=dict(d_model=0, n_heads=1)),
         dict(init=dict(d_model=4, n_heads=0)),

@@ -1,8 +1,16 @@
 """What the decoder's block is fed: norms before, after and nowhere, both kinds, gated and ungated, every choice of attention."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, one_of
+from parity.cases.decode import _splits
 from parity.cases.layers._told import with_experts
 from parity.cases.layers.decoder_attention import attention_options
+
+
+def goes_on(side, module, x, **options):
+    """Beside a cache it is what it is of the whole text."""
+    attn = module.attn
+    yield from _splits.layer(side, module, x, window=attn.window, says_causal=False, ragged=attn.attention != "linear")
+
 
 _INIT = dict(d_model=4, n_heads=2, d_hidden=8)
 
@@ -14,6 +22,7 @@ _INIT = dict(d_model=4, n_heads=2, d_hidden=8)
     fill={"proj.weight": array(scale=0.3), "_proj": array(scale=0.3, hostile=False), "router.weight": array(scale=0.3, hostile=False),
           "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.DecoderBlock"),
+    also=[goes_on],
     refuses=[
         dict(init=_INIT | dict(norm="before")),
         dict(init=_INIT | dict(norm_type="batch")),

@@ -6,6 +6,7 @@ import numpy as np
 
 from byhand.noise import Noise
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.decode import _splits
 
 
 def tables(draw, lead, t, half):
@@ -51,6 +52,15 @@ def window_is_a_mask(side, module, x, bias=None, rotary=None, mask=None, causal=
     yield "a mask, and dropout", dropping(x, noise=noise, **common), other(x, mask=side.array(band), noise=noise, **common)
 
 
+def goes_on(side, module, x, bias=None, rotary=None, mask=None, **options):
+    """Beside a cache it is what it is of the whole text: with angles, a bias and a mask, each where the example has one."""
+    left = None if module.window is None else module.window[0]
+    yield from _splits.layer(
+        side, module, x, window=None if left is None else left + 1, half=None if rotary is None else rotary[0].shape[-1],
+        heads=None if bias is None else module.n_heads, masked=mask is not None,
+    )
+
+
 _DENSE = "a window is then a mask, which gives the same more slowly"
 
 
@@ -58,7 +68,7 @@ _DENSE = "a window is then a mask, which gives the same more slowly"
     "layers.GroupedQueryAttention",
     bench=dict(init=dict(d_model=256, n_heads=8, n_kv_heads=2), call=dict(x=array(8, 128, 256), causal=True)),
     fill={"norm.weight": array(low=0.5, high=1.5)},
-    also=[multi_head, window_is_a_mask],
+    also=[multi_head, window_is_a_mask, goes_on],
     equivalent={
         "noise is not None and self.dropout > 0 -> noise is not None or self.dropout > 0": _DENSE,
         "self.dropout > 0 -> self.dropout >= 0": _DENSE,

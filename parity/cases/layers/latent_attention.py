@@ -3,6 +3,7 @@
 import copy
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.decode import _splits
 
 
 def absorbing_changes_nothing(side, module, x, rotary=None, mask=None, causal=False, noise=None):
@@ -13,12 +14,17 @@ def absorbing_changes_nothing(side, module, x, rotary=None, mask=None, causal=Fa
     yield "the other way", module(x, **options), other(x, **options)
 
 
+def goes_on(side, module, x, rotary=None, mask=None, **options):
+    """Beside a cache of latents it is what it is of the whole text."""
+    yield from _splits.layer(side, module, x, half=None if rotary is None else rotary[0].shape[-1], masked=mask is not None)
+
+
 @case(
     "layers.MultiHeadLatentAttention",
     bench=dict(init=dict(d_model=256, n_heads=8, kv_rank=64, head_width=32, rope_width=16, q_rank=96),
                call=dict(x=array(8, 128, 256), causal=True)),
     fill={"norm.weight": array(low=0.5, high=1.5)},
-    also=[absorbing_changes_nothing],
+    also=[absorbing_changes_nothing, goes_on],
     refuses=[
         dict(init=dict(d_model=0, n_heads=1, kv_rank=2, head_width=2, rope_width=2)),
         dict(init=dict(d_model=4, n_heads=0, kv_rank=2, head_width=2, rope_width=2)),

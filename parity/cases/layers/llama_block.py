@@ -1,6 +1,7 @@
 """What a Llama's block is fed: every sharing of heads, rotary, norms of queries and keys, biases, windows, both dropouts."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, one_of, size
+from parity.cases.decode import _splits
 from parity.cases.layers._told import plain, with_experts
 
 
@@ -24,6 +25,15 @@ def sees_all(side, module, x, rotary=None, mask=None, **options):
     yield "not causal", module(x, rotary=rotary, mask=mask), module(x, rotary=rotary, mask=mask, causal=False)
 
 
+def goes_on(side, module, x, rotary=None, mask=None, **options):
+    """Beside a cache it is what it is of the whole text, with angles and a mask where the example has them."""
+    window = module.attn.window
+    yield from _splits.layer(
+        side, module, x, window=None if window is None else window[0] + 1, half=None if rotary is None else rotary[0].shape[-1],
+        masked=mask is not None,
+    )
+
+
 @case(
     "layers.LlamaBlock",
     bench=dict(init=dict(d_model=256, n_heads=8, d_hidden=768, n_kv_heads=2), call=dict(x=array(8, 128, 256), causal=True)),
@@ -32,7 +42,7 @@ def sees_all(side, module, x, rotary=None, mask=None, **options):
           "norm1.weight": array(low=0.5, high=1.5), "norm2.weight": array(low=0.5, high=1.5),
           "norm.weight": array(low=0.5, high=1.5)},
     build=with_experts("layers.LlamaBlock"),
-    also=[plain(plain_block), plain(sees_all)],
+    also=[plain(plain_block), plain(sees_all), goes_on],
     refuses=[
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, dropout=2.0)),
         dict(init=dict(d_model=4, n_heads=2, d_hidden=8, attention_dropout=2.0)),

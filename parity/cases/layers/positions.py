@@ -5,7 +5,6 @@ import numpy as np
 from parity.cases import array, case, dims, ids, integer, left_out, maybe, one_of, size
 
 
-
 def anywhere(side, module, x, offset=0, positions=None):
     """Positions one after the other are an offset."""
     if positions is None:

@@ -5,6 +5,7 @@ import numpy as np
 from byhand.noise import at
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, one_of
+from parity.cases.decode import _splits
 
 
 def stack(side, *, layers, d_model):
@@ -76,6 +77,32 @@ def tells(side, module, x, noise=None, run="keep", causal=False):
     yield "dx", dx, dy
 
 
+def gives_each_its_cache(side, module, x, **options):
+    """Layer i is given caches[i]; caches are for inference, and one a layer."""
+    layers = list(module) if side.name == "torch" else module.layers
+    given = _splits.rng_of(side, x).standard_normal((2, 4, x.shape[-1]))
+    caches = [_splits.part(side, "cache").Cache(_splits.stores(side, [None] * len(layers), "contiguous")) for _ in range(2)]
+    with _splits.quiet(side):
+        for part in (slice(0, 3), slice(3, 4)):
+            new = side.array(given[:, part])
+            one, other = (cache.place((2, new.shape[1])) for cache in caches)
+            y = module.forward(new, run="inference", caches=caches[0].layers(one))
+            if side.name == "numpy":
+                yield "backward", y[1] is None, True
+            h = new
+            for layer, cache in zip(layers, caches[1].layers(other), strict=True):
+                h = layer(h, cache=cache)
+            yield "y", y[0] if side.name == "numpy" else y, h
+            caches[0].advance(one)
+            caches[1].advance(other)
+    for bad in (dict(run="keep", caches=[None] * len(layers)), dict(run="inference", caches=[None] * (len(layers) + 1))):
+        try:
+            module.forward(x, **bad)
+            yield f"refuses {bad}", False, True
+        except ValueError as error:
+            yield f"refuses {bad}", str(error).startswith("Stack needs"), True
+
+
 def replaces(side, module, x, **options):
     """A child is replaced wherever it stands: in a list of more than ten, below another, in a dict."""
     if side.name == "torch":
@@ -96,7 +123,7 @@ def replaces(side, module, x, **options):
     "layers.Stack",
     bench=dict(init=dict(layers=2, d_model=256), call=dict(x=array(8, 128, 256), causal=True)),
     build=stack,
-    also=[shares, tells, replaces],
+    also=[shares, tells, gives_each_its_cache, replaces],
     # Well-conditioned: branches smaller than the skip, norms near 1. Hostile ones are the Block's own; several on end blow rounding up.
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "bias": array(hostile=False)},

@@ -7,7 +7,7 @@ from byhand.configs.gpt2 import GPT2Config
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, ids, integer, left_out, maybe, noise, one_of, size
 from parity.cases.layers.decoder_attention import attention_options
-from parity.cases.models.gpt2 import loss
+from parity.cases.models.gpt2 import extends, loss
 
 
 def is_gpt2_with_its_choices(side, module, ids, noise=None, run="keep"):
@@ -61,7 +61,7 @@ _TINY = DecoderConfig(5, 3, 4, 1, 2)
         dict(init=dict(config=_TINY), call=dict(ids=ids(below=5))),
         dict(init=dict(config=dataclasses.replace(_TINY, activation="swiglue"))),
     ],
-    also=[loss, is_gpt2_with_its_choices, starts],
+    also=[loss, is_gpt2_with_its_choices, extends, starts],
     equivalent={
     },
 )
@@ -72,7 +72,7 @@ def decoder(draw):
     width = heads * (2 * draw(integer(2, 3)) if draw.ordinary else 2 if draw.edges else 4)
     options["positions"] = options.get("positions") or draw(one_of("none", "learned", "sinusoidal"))
     config = DecoderConfig(
-        vocabulary=vocabulary, max_length=max(t, 1) + draw(integer(0, 1)), d_model=width, n_layers=draw(integer(1, 2)),
+        vocabulary=vocabulary, max_length=max(t, 1) + draw(integer(0, 3)), d_model=width, n_layers=draw(integer(1, 2)),
         n_heads=heads, d_hidden=draw(maybe(integer(1, 5))), dropout=draw(one_of(0.0, 0.1, 0.6)), norm_eps=draw(one_of(1e-5, 1e-3)),
         norm=draw(one_of("pre", "post", "none")), norm_type=draw(one_of("layer", "rms")), bias=draw(one_of(False, True)),
         activation=draw(one_of("gelu", "mish", "relu", "swiglu")),

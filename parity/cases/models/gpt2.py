@@ -5,6 +5,7 @@ import numpy as np
 from byhand.configs.gpt2 import GPT2_PRESETS, GPT2Config
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, ids, integer, left_out, maybe, noise, one_of, size
+from parity.cases.decode import _splits
 
 
 def loss(side, module, ids, noise=None, run="keep"):
@@ -36,6 +37,15 @@ def loss(side, module, ids, noise=None, run="keep"):
         yield "a graph in inference", module.loss(ids, targets, run="inference").requires_grad, False
 
 
+def extends(side, module, ids, **options):
+    """`extend` is the whole text alone, up to the end of the table of positions."""
+    config = module.config
+    yield from _splits.model(
+        side, module, ids, most=min(config.max_length, _splits.MOST), vocabulary=config.vocabulary, windows=module.windows,
+        ragged=getattr(config, "attention", None) != "linear",
+    )
+
+
 def starts(side, module, ids, noise=None, run="keep"):
     """The weights start with the deviations that the docstring names, on a model large enough to tell."""
     model = side.get("models.GPT2")(GPT2Config(64, 64, 64, 2, 1), dtype=side.dtype)
@@ -59,7 +69,7 @@ def starts(side, module, ids, noise=None, run="keep"):
         dict(init=dict(config=GPT2Config(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
         dict(init=dict(config=GPT2Config(5, 3, 4, 1, 2, activation="swiglue"))),
     ],
-    also=[loss, starts],
+    also=[loss, extends, starts],
     equivalent={
     },
 )
@@ -69,7 +79,7 @@ def gpt2(draw):
     # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
     width = heads * (draw(integer(4, 6)) if draw.ordinary else 1 if draw.edges else draw(integer(3, 4)))
     config = GPT2Config(
-        vocabulary=vocabulary, max_length=max(t, 1) + draw(integer(0, 1)), d_model=width, n_layers=draw(integer(1, 2)),
+        vocabulary=vocabulary, max_length=max(t, 1) + draw(integer(0, 3)), d_model=width, n_layers=draw(integer(1, 2)),
         n_heads=heads, d_hidden=draw(maybe(size(1, 5))), dropout=draw(one_of(0.0, 0.1, 0.6)), norm_eps=draw(one_of(1e-5, 1e-3)),
         activation=draw(one_of("gelu_tanh", "gelu", "relu")),
     )

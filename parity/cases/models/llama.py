@@ -6,6 +6,7 @@ from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
 from byhand.configs.rope import RopeConfig
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, flag, ids, integer, left_out, maybe, noise, one_of, size
+from parity.cases.decode import _splits
 
 
 def loss(side, module, ids, noise=None, run="keep"):
@@ -61,6 +62,16 @@ def _value(side, result):
     return result[0] if side.name == "numpy" else result
 
 
+def extends(side, module, ids, **options):
+    """`extend` is the whole text alone; with scalings that depend on the length of the text, while it is below the trained length."""
+    config, rope = module.config, module.config.rope
+    most = min(config.max_length, _splits.MOST)
+    if rope is not None and rope.type in ("dynamic", "longrope"):
+        most = min(most, rope.original_length)
+    if getattr(config, "capacity_factor", None) is None:                # where experts drop tokens, others decide which
+        yield from _splits.model(side, module, ids, most=most, vocabulary=config.vocabulary, windows=module.windows)
+
+
 def starts(side, module, ids, noise=None, run="keep"):
     """The weights start with the deviations that the docstring names, on a model large enough to tell."""
     config = LlamaConfig(64, 64, 64, 2, 2, n_kv_heads=1, attention_bias=True, mlp_bias=True, qk_norm=True)
@@ -105,7 +116,7 @@ def ropes(draw, width):
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2, activation="swiglue"))),
     ],
-    also=[loss, other_heads, starts],
+    also=[loss, other_heads, extends, starts],
     equivalent={
         "None if config.window is None else (config.window - 1, 0) -> None if config.window is None else (config.window - 1, 1)":
             "every block is causal besides",
@@ -120,7 +131,7 @@ def llama(draw):
     # A norm over two entries has a gradient of zero, which is rounding over rounding; over three it is ill-conditioned.
     width = draw(integer(4, 8)) if own_width else heads * head_width
     config = LlamaConfig(
-        vocabulary=vocabulary, max_length=draw(integer(1, 8)), d_model=width, n_layers=draw(integer(1, 2)), n_heads=heads,
+        vocabulary=vocabulary, max_length=draw(one_of(1, 5, 8, 8)), d_model=width, n_layers=draw(integer(1, 2)), n_heads=heads,
         n_kv_heads=kv_heads, d_hidden=draw(size(1, 5)), head_width=head_width if own_width else draw(one_of(None, head_width)),
         rope=draw(one_of(None, *ropes(draw, head_width))), window=draw(maybe(integer(1, 4))),
         attention_bias=draw(one_of(False, True, "qkv")), mlp_bias=draw(flag()), qk_norm=draw(flag()) and head_width > 2,

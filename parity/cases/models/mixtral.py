@@ -8,6 +8,7 @@ from byhand.configs.mixtral import MIXTRAL_PRESETS, MixtralConfig
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, flag, ids, integer, left_out, maybe, noise, one_of, size
 from parity.cases.layers.router import options
+from parity.cases.models.llama import extends
 from parity.values import LEFT_OUT, key_rng
 
 
@@ -113,7 +114,7 @@ def starts(side, module, ids, noise=None, run="keep"):
         dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2, activation="swiglue"))),
         dict(init=dict(config=MixtralConfig(5, 3, 4, 1, 2, activation="gelu"))),
     ],
-    also=[loss, starts],
+    also=[loss, extends, starts],
 )
 def mixtral(draw):
     e = draw(one_of(1, 2, 3, 4, 6))
@@ -125,7 +126,7 @@ def mixtral(draw):
         routing |= dict(choice="token", drop_order="token")
     layers = 2 if routing.get("noisy") is True else layers
     config = MixtralConfig(
-        vocabulary=vocabulary, max_length=draw(integer(1, 8)), d_model=8 if draw.ordinary else draw(one_of(4, 8)), n_layers=layers,
+        vocabulary=vocabulary, max_length=draw(one_of(1, 5, 8, 8)), d_model=8 if draw.ordinary else draw(one_of(4, 8)), n_layers=layers,
         n_heads=2, n_kv_heads=1,
         d_hidden=draw(integer(1, 5)), d_expert=draw(maybe(integer(1, 5))), n_experts=e, k=k, d_shared=shared,
         shared_gate=shared is not None and draw(flag()), dense=tuple(i for i in range(layers) if draw(integer(0, 3)) == 0),

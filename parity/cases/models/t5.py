@@ -4,7 +4,7 @@ import dataclasses
 
 from byhand.configs.t5 import T5_PRESETS, T5Config
 from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, noise, one_of, size
-from parity.cases.models.transformer import loss
+from parity.cases.models.transformer import extends, loss
 
 
 def starts(side, module, **inputs):
@@ -43,7 +43,7 @@ _TINY = T5Config(5, 4, 2, 1, 1, head_width=3, buckets=4, max_distance=3)
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=5), target=ids(2, 3, below=5), source_mask=ids(2, 3, below=2))),
         dict(init=dict(config=dataclasses.replace(_TINY, activation="tanh"))),
     ],
-    also=[loss, starts],
+    also=[loss, extends, starts],
 )
 def t5(draw):
     lead, s, t = draw(one_of((), (2,), (1, 2))), draw(size(0, 6)), draw(size(0, 6))

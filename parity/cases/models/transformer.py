@@ -7,6 +7,7 @@ import numpy as np
 from byhand.configs.transformer import TRANSFORMER_PRESETS, TransformerConfig
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, noise, one_of, size
+from parity.cases.decode import _splits
 
 
 def loss(side, module, source, target, source_mask=None, noise=None, run="keep"):
@@ -41,6 +42,15 @@ def loss(side, module, source, target, source_mask=None, noise=None, run="keep")
             want = cross_entropy(module(source, read, **options), targets=labels, normalizer=normalizer)
             yield "loss", module.loss(source, labels, normalizer=normalizer, **options), want
         yield "a graph in inference", module.loss(source, labels, run="inference").requires_grad, False
+
+
+def extends(side, module, source, target, source_mask=None, **options):
+    """`extend` is the whole target alone, beside its own source."""
+    rng = _splits.rng_of(side, source, target)
+    read = dict(source=rng.integers(0, module.config.vocabulary, (3, source.shape[-1])))
+    if source_mask is not None:
+        read["source_mask"] = rng.random(read["source"].shape) < 0.7
+    yield from _splits.model(side, module, target, vocabulary=target_vocabulary(module.config), source=read)
 
 
 def target_vocabulary(config):
@@ -84,7 +94,7 @@ _TINY = TransformerConfig(5, 4, 2, 1, 1)
         dict(init=dict(config=_TINY), call=dict(source=ids(2, 3, below=5), target=ids(2, 3, below=5), source_mask=ids(2, 3, below=2))),
         dict(init=dict(config=dataclasses.replace(_TINY, activation="swiglue"))),
     ],
-    also=[loss, starts],
+    also=[loss, extends, starts],
 )
 def transformer(draw):
     heads = draw(integer(1, 2))
