@@ -26,7 +26,8 @@ def embed(
     Parameters
     ----------
     model
-        A directory as Hugging Face's hub holds a BERT, with what sentence-transformers adds to it where there is any.
+        A directory as Hugging Face's hub holds a BERT, with what sentence-transformers adds to it where there is any; or the name of one
+        on the hub.
     texts
         The texts, one vector each. Without them and without --file, every line of the standard input is one.
     file

@@ -1,6 +1,6 @@
 """Sentence embeddings: texts -> tokens -> an encoder's hidden states -> one vector a text, by hand in NumPy or in PyTorch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from byhand.checks import demand, fail, size
 from byhand.configs.bert import BertConfig
+from byhand.filling import filled
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face
 from byhand.hugging_face.sentence_recipe import read_recipe
 from byhand.model_source import model_class
@@ -34,8 +35,8 @@ class SentenceEncoder:
 
     Parameters
     ----------
-    path        the directory of a BERT as Hugging Face's hub holds it, tokenizer.json included; what sentence-transformers writes beside it
-                (modules.json, 1_Pooling/config.json, sentence_bert_config.json) is obeyed
+    path        the directory of a BERT or DistilBERT as Hugging Face's hub holds it, tokenizer.json included; what sentence-transformers
+                writes beside it (modules.json, 1_Pooling/config.json, sentence_bert_config.json …) is obeyed
     backend     "numpy" or "torch"
     dtype       "float32" or "float64"
     device      of PyTorch
@@ -56,7 +57,7 @@ class SentenceEncoder:
         kind = hugging_face_kind(recipe.folder)
         demand(_WHO, kind.startswith("Bert"), f"an encoder, a BERT; {recipe.folder} holds another model", model=kind)
         tokenizer = _open_tokenizer(recipe.folder, recipe.lower)
-        config, state = load_hugging_face(recipe.folder, kind="Bert")
+        config, state = load_hugging_face(recipe.folder, kind="Bert", lazily=True)
         assert isinstance(config, BertConfig)
         self.max_length = min(recipe.max_length or config.max_length, config.max_length)
         marks = tokenizer.num_special_tokens_to_add(False)
@@ -64,8 +65,9 @@ class SentenceEncoder:
         tokenizer.no_padding()                          # what the file says of these was of use to whoever wrote it
         tokenizer.enable_truncation(self.max_length)
         self._tokenizer = tokenizer
-        run = _numpy if backend == "numpy" else _torch
-        self._run = run(config, state, dtype, device, [_OPS[name] for name in self.poolings], self.normalize)
+        demand(_WHO, backend == "torch" or device == "cpu", "the torch backend for a device other than the CPU", device=device)
+        make = _numpy if backend == "numpy" else _torch
+        self._run = make(config, state, dtype, device, [_OPS[name] for name in self.poolings], self.normalize)
 
     def embed(self, texts: Sequence[str], *, batch: int = 32, prompt: str = "") -> Embedded:
         """A vector for each text, `prompt` before it; at most `batch` of them are computed at a time. What else is computed at that time
@@ -116,13 +118,11 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray, NDArray | None]:
     return ids, None if mask.all() else mask
 
 
-def _numpy(config: Any, state: dict[str, NDArray], dtype: str, device: str, poolings: list[str], normalize: bool) -> Run:
+def _numpy(config: BertConfig, state: Mapping[str, Any], dtype: str, device: str, poolings: list[str], normalize: bool) -> Run:
     from numpy_impl.ops import pooling
     from numpy_impl.ops.l2_normalize import l2_normalize
 
-    demand(_WHO, device == "cpu", "the torch backend for a device other than the CPU", device=device)
-    model = model_class(config, "numpy_impl", "Bert")(config, dtype=np.dtype(dtype))
-    model.load_state_dict(state)
+    model = filled(model_class(config, "numpy_impl", "Bert"), config, state, dtype=dtype)
     pools = [getattr(pooling, name) for name in poolings]
 
     def run(ids: NDArray, mask: NDArray | None) -> NDArray:
@@ -133,13 +133,12 @@ def _numpy(config: Any, state: dict[str, NDArray], dtype: str, device: str, pool
     return run
 
 
-def _torch(config: Any, state: dict[str, NDArray], dtype: str, device: str, poolings: list[str], normalize: bool) -> Run:
+def _torch(config: BertConfig, state: Mapping[str, Any], dtype: str, device: str, poolings: list[str], normalize: bool) -> Run:
     torch = torch_on(_WHO, device)
     from torch_impl.ops import pooling
     from torch_impl.ops.l2_normalize import l2_normalize
 
-    model = model_class(config, "torch_impl", "Bert")(config, dtype=getattr(torch, dtype), device=device)
-    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in state.items()}, strict=True)
+    model = filled(model_class(config, "torch_impl", "Bert"), config, state, dtype=dtype, device=device)
     pools = [getattr(pooling, name) for name in poolings]
 
     def run(ids: NDArray, mask: NDArray | None) -> NDArray:

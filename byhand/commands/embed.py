@@ -15,6 +15,7 @@ from rich.console import Console
 
 from byhand.checks import demand, fail, size
 from byhand.cli_common import log
+from byhand.hugging_face.hub import from_hub, is_hub_name
 from byhand.run_directory import write_whole
 from byhand.sentence_embedding import SentenceEncoder
 
@@ -37,8 +38,8 @@ def embed(model: str, texts: Sequence[str], *, file: Path | None, query: str | N
     if out is not None:
         demand("embed", out.suffix in (".npy", ".json"), "--out to end with .npy or .json", out=str(out))
         demand("embed", out.parent.is_dir(), "--out in a directory that exists", out=str(out))
-    encoder = SentenceEncoder(model, **options)
     texts = _texts(texts, file)
+    encoder = SentenceEncoder(from_hub("embed", model) if is_hub_name(model) else model, **options)
     if not encoder.stated:
         log(f"{model} has no modules.json: it is not said to be a sentence encoder, and {_how(encoder)} is an assumption")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from byhand.checks import at_least, choice, demand, fail
+from byhand.hugging_face.files import read_json
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")      # in the order in which several are joined
 _FLAGS = {f"pooling_mode_{end}": name for end, name in (          # in files older than `pooling_mode`
@@ -40,8 +41,8 @@ def read_recipe(path: Path) -> SentenceRecipe:
     demand(_WHO, path.is_dir(), "the directory of a model", path=str(path))
     parts = _modules(path) if (path / "modules.json").is_file() else {"Transformer": path}
     folder = parts["Transformer"]
-    limits = _json(folder / "sentence_bert_config.json", {})
-    max_length = limits.get("max_seq_length") or _json(folder / "tokenizer_config.json", {}).get("model_max_length")
+    limits = _json(folder / "sentence_bert_config.json")
+    max_length = limits.get("max_seq_length") or _json(folder / "tokenizer_config.json").get("model_max_length")
     if max_length is not None:
         at_least(_WHO, 1, max_length=max_length)
         max_length = int(max_length)                                            # "there is no limit" is written as 1e30
@@ -55,7 +56,11 @@ def read_recipe(path: Path) -> SentenceRecipe:
 def _modules(path: Path) -> dict[str, Path]:
     """kind -> its folder: a Transformer, a Pooling and perhaps a Normalize, in this order."""
     file = path / "modules.json"
-    entries = _json(file, kind=list)
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{_WHO} needs JSON in {file}; {error}") from error
+    demand(_WHO, isinstance(entries, list), f"a list in {file}", content=entries)
     found: dict[str, Path] = {}
     for entry in entries:
         told = isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
@@ -73,7 +78,7 @@ def _modules(path: Path) -> dict[str, Path]:
 
 def _pooling(file: Path) -> tuple[tuple[str, ...], bool]:
     """(the poolings, whether they take in the tokens of a prompt)."""
-    values = _json(file)
+    values = read_json(_WHO, file)
     modes = values.get("pooling_mode") or [name for flag, name in _FLAGS.items() if values.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     demand(_WHO, isinstance(modes, list), f"a pooling_mode or several in {file}", pooling_mode=modes)
@@ -84,7 +89,7 @@ def _pooling(file: Path) -> tuple[tuple[str, ...], bool]:
 
 def _prompts(file: Path) -> dict[str, str]:
     """What is put before a query, before a text that queries are compared with, and before a text of which neither is known."""
-    values = _json(file, {})
+    values = _json(file)
     named, default = values.get("prompts") or {}, values.get("default_prompt_name")
     told = isinstance(named, Mapping) and all(isinstance(text, (str, type(None))) for text in named.values())
     demand(_WHO, told, f"prompts by name in {file}", prompts=named)
@@ -93,15 +98,6 @@ def _prompts(file: Path) -> dict[str, str]:
     return {"query": named.get("query") or "", "document": named.get("document") or "", "": named.get(default) or ""}
 
 
-def _json(file: Path, missing: Any = None, *, kind: type = dict) -> Any:
-    """What the file holds; `missing` where there is none."""
-    if missing is not None and not file.exists():
-        return missing
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{_WHO} needs a file it can read; {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{_WHO} needs JSON in {file}; {error}") from error
-    demand(_WHO, isinstance(values, kind), f"{'a list' if kind is list else 'names and values'} in {file}", content=values)
-    return values
+def _json(file: Path) -> dict[str, Any]:
+    """What a file holds that may be missing."""
+    return read_json(_WHO, file) if file.exists() else {}
