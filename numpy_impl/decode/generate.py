@@ -81,8 +81,9 @@ def generate(
     history, told = ids, real
     steps: list[NDArray] = []
     lengths, why, gap = np.zeros(len(ids), np.int64), np.full(len(ids), _LENGTH), np.inf
-    logits = model.extend(ids, cache, real=real) if config.max_new_tokens else None
-    for n in range(config.max_new_tokens):
+    most = config.max_new_tokens if len(ids) else 0
+    logits = model.extend(ids, cache, real=real) if most else None
+    for n in range(most):
         scores = process(logits, history=history, generated=n, config=config, real=told)
         chosen, margins = _chosen(scores, rows, len(ids), at(noise, str(n)) if config.temperature > 0 else None)
         gap = min(gap, float(margins.min(initial=np.inf)))
@@ -90,7 +91,7 @@ def generate(
         steps.append(np.full(len(ids), pad))
         steps[-1][rows] = chosen
 
-        over = _LENGTH if n + 1 == config.max_new_tokens else np.where(room[rows] <= n, _CONTEXT, _RUNS)
+        over = _LENGTH if n + 1 == most else np.where(room[rows] <= n, _CONTEXT, _RUNS)
         why[rows] = np.where(np.isin(chosen, config.eos), _EOS, over)
         stop = None if on_tokens is None else on_tokens(steps[-1].copy(), why != _RUNS)
         if stop is not None:
@@ -106,18 +107,18 @@ def generate(
         told = None if told is None else np.concatenate([told, np.ones((len(rows), 1), bool)], 1)
         logits = model.extend(chosen[:, None], cache)
 
-    sequences = np.stack(steps, 1)[:, : lengths.max(initial=0)] if steps else np.zeros((len(ids), 0), np.int64)
+    sequences = np.stack(steps, 1) if steps else np.zeros((len(ids), 0), np.int64)
     return Generated(sequences, lengths, tuple(_REASONS[i] for i in why), np.array(gap))
 
 
 def _chosen(scores: NDArray, rows: NDArray, b: int, noise: Noise | None) -> tuple[NDArray, NDArray]:
     """scores (N, V) of the rows that run, of b -> the tokens chosen (N,), and how far each was above the next best (N,)."""
     if noise is not None:
-        scores = scores + gumbel((b, scores.shape[-1]), noise=noise)[rows]
-    best, row = scores.argmax(-1), np.arange(len(scores))
+        scores = scores + gumbel((b, scores.shape[1]), noise=noise)[rows]
+    best, row = scores.argmax(1), np.arange(len(scores))
     others = scores.copy()
     others[row, best] = -np.inf
-    return best, scores[row, best] - others.max(-1)
+    return best, scores[row, best] - others.max(1)
 
 
 def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | None, cache: Any, noise: Noise | None,
@@ -137,7 +138,7 @@ def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | N
     booleans(who, real=real)
     same_shape(who, ids.shape, real=real)
     b, t = ids.shape
-    prompts = np.full(b, t) if real is None else real.sum(-1)
+    prompts = np.full(b, t) if real is None else real.sum(1)
     prompted = {"ids": ids} if real is None else {"ids": ids, "real": real}
     demand(who, bool((prompts > 0).all()), "at least one token in every prompt", **prompted)
     most = getattr(model.config, "max_length", None)

@@ -46,15 +46,16 @@ def generate(
     steps: list[Tensor] = []
     lengths, why = torch.zeros_like(rows), torch.full_like(rows, _LENGTH)
     gap = torch.full((), torch.inf, dtype=torch.float64, device=device)
-    logits = model.extend(ids, cache, real=real) if config.max_new_tokens else None
-    for n in range(config.max_new_tokens):
+    most = config.max_new_tokens if b else 0
+    logits = model.extend(ids, cache, real=real) if most else None
+    for n in range(most):
         scores = process(logits, history=history, generated=n, config=config, real=told)
         chosen, margins = _chosen(scores, rows, b, at(noise, str(n)) if config.temperature > 0 else None)
         gap = torch.cat([margins.double(), gap[None]]).amin()
         lengths[rows] += 1
         steps.append(torch.full_like(lengths, pad).index_copy(0, rows, chosen))
 
-        over = torch.full_like(rows, _LENGTH) if n + 1 == config.max_new_tokens else torch.where(room[rows] <= n, _CONTEXT, _RUNS)
+        over = torch.full_like(rows, _LENGTH) if n + 1 == most else torch.where(room[rows] <= n, _CONTEXT, _RUNS)
         why[rows] = torch.where(torch.isin(chosen, eos), _EOS, over)
         stop = None if on_tokens is None else on_tokens(steps[-1].clone(), why != _RUNS)
         if stop is not None:
@@ -70,7 +71,7 @@ def generate(
         told = None if told is None else torch.cat([told, told.new_ones(len(rows), 1)], 1)
         logits = model.extend(chosen[:, None], cache)
 
-    sequences = torch.stack(steps, 1)[:, : max(lengths.tolist(), default=0)] if steps else ids.new_zeros((b, 0), dtype=torch.int64)
+    sequences = torch.stack(steps, 1) if steps else ids.new_zeros((b, 0), dtype=torch.int64)
     return Generated(sequences, lengths, tuple(_REASONS[i] for i in why.tolist()), gap)
 
 
