@@ -1,5 +1,6 @@
 """`python -m benchmarks [ops|train] [NAME…] [--json FILE]`: NumPy against PyTorch, forward and backward, in turn.
 `python -m benchmarks attention [--json FILE]`: what attention costs, by length, window, group and kernel.
+`python -m benchmarks decode [--json FILE]`: what writing text costs, against PyTorch and transformers.
 `python -m benchmarks finetune [PART…] [--json FILE] [--docs FILE]`: what fine-tuning gives and costs.
 `python -m benchmarks memory [MODEL…] [--json FILE]`: what a step of fine-tuning takes, measured and planned.
 `python -m benchmarks moe [--json FILE]`: what a mixture of experts costs, against dense, PyTorch's loop and transformers.
@@ -212,6 +213,40 @@ def moe(
     figures = {"machine": machine} | measure_room("moe", rounds, threads)
     show_moe(figures, out)
     out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+@app.command
+def decode(
+    *, rounds: int = 3, threads: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 2),
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Time the writing of text with a cache: one text, batches, contexts, kinds of cache, beams; against PyTorch and transformers.
+
+    Parameters
+    ----------
+    rounds:
+        How often the columns take turns.
+    threads:
+        Numbers of threads of NumPy's BLAS and of PyTorch; each is a process of its own.
+    json_:
+        Write every figure as JSON.
+    """
+    from benchmarks.decode import show as show_decode
+    from benchmarks.timing import measure as measure_room
+    from byhand.checks import size
+    from parity.report import device_name
+
+    for count in threads:
+        size("benchmarks decode", rounds=rounds, threads=count)
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "date": datetime.date.today().isoformat()}
+    figures: dict[str, Any] = {"machine": machine, "threads": {}}
+    for count in threads:
+        figures["threads"][str(count)] = measure_room("decode", rounds, count)
+        show_decode(figures["threads"][str(count)], out)
+        out.print(f"{machine['cpu']}, {machine['cores']} cores, {count} thread{'s' * (count > 1)}.", highlight=False)
     if json_:
         json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0

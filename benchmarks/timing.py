@@ -26,7 +26,7 @@ def in_turn(rounds: int, calls: dict[str, Callable[[], Any]]) -> dict[str, float
 
 
 def measure(module: str, rounds: int, threads: int) -> dict[str, Any]:
-    """{"cpu": {BLAS setting: figures}, "cuda": figures, where there is such a device}, each from a process `python -m benchmarks.MODULE`."""
+    """{"cpu": {BLAS setting: figures}, "cuda": figures, where there is such a device}, each from a process of its own."""
     from byhand import blas
 
     plain = {name: value for name, value in os.environ.items() if name != blas.VARIABLE}

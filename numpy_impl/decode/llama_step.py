@@ -75,7 +75,7 @@ def _attend(attn: GroupedQueryAttention, h: NDArray, cos: NDArray, sin: NDArray,
         key, value = key[:, :, -left - 1 :], value[:, :, -left - 1 :]
     group = heads // attn.n_kv_heads
     q = (q / math.sqrt(e)).reshape(b, attn.n_kv_heads, group, e)                 # (B, K, G, E): those that share a head of keys
-    scores = q @ key.swapaxes(-1, -2)                                            # (B, K, G, S)
+    scores = q @ key.mT                                            # (B, K, G, S)
     if mask is not None:
         np.copyto(scores, -np.inf, where=~mask)
     scores -= scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min)
@@ -103,10 +103,8 @@ def _projected(layer: Module, h: NDArray) -> NDArray:
     return y if layer.bias is None else y + layer.bias
 
 
-def _normalised(norm: Module, x: NDArray) -> NDArray:
+def _normalised(norm: RMSNorm, x: NDArray) -> NDArray:
     """weight · x / √(mean(x²) + ε)  over the last axis."""
-    if type(norm) is not RMSNorm or norm.unit_offset:
-        return norm(x)
     y = x / np.sqrt(np.vecdot(x, x)[..., None] / x.shape[-1] + norm.eps)
     y *= norm.weight
     return y

@@ -53,9 +53,9 @@ def _projected(layer: nn.Module, h: Tensor) -> Tensor:
     return F.linear(h, layer.weight, layer.bias) if type(layer) is Linear else layer(h)
 
 
-def _normalised(norm: nn.Module, x: Tensor) -> Tensor:
+def _normalised(norm: RMSNorm, x: Tensor) -> Tensor:
     """weight · x / √(mean(x²) + ε)  over the last axis."""
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps) if type(norm) is RMSNorm and not norm.unit_offset else norm(x)
+    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Llama(CausalLM):
     def _flat(self) -> bool:
         """Whether `llama_step` knows all that the blocks do."""
         return all(
-            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention
+            type(block) is LlamaBlock and type(block.attn) is GroupedQueryAttention and type(block.norm1) is type(block.norm2) is RMSNorm
             and block.attn.sinks is None and block.attn.soft_cap is None
             for block in self.blocks
         )
