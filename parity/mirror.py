@@ -11,6 +11,7 @@ from parity.registry import Component, broken, components
 NOT_COMPARED = {"kernel", "device", "rng"}
 
 EXEMPT = {
+    "decode.Store": "the protocol of what keeps keys and values; each way of keeping them is a component",
     "layers.Module": "the NumPy side's base class; PyTorch brings its own, torch.nn.Module",
     "optim.Optimizer": "the base class of the optimizers, judged through each of them",
     "layers.flatten": "names nested gradients, which PyTorch keeps on its parameters",

@@ -45,8 +45,8 @@ class ContiguousStore:
         return Held(self.key[:, :, :longest], self.value[:, :, :longest], np.zeros(len(key), np.int64))
 
     def reorder(self, rows: NDArray) -> None:
-        """Row n becomes what row rows[n] was."""
-        if len(rows) != len(self.key) or (rows != np.arange(len(rows))).any():
+        """Row n becomes what row rows[n] was; before the first call there is nothing to move."""
+        if len(self.key) and (len(rows) != len(self.key) or (rows != np.arange(len(rows))).any()):
             self.key, self.value = self.key[rows], self.value[rows]
 
     def crop(self, lengths: NDArray) -> None:

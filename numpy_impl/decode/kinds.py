@@ -6,8 +6,14 @@ from typing import Any
 from byhand.checks import choice, demand
 from numpy_impl.decode.cache import Store
 from numpy_impl.decode.contiguous import ContiguousStore
+from numpy_impl.decode.paged import PagedStore, PageTable
+from numpy_impl.decode.quantized import QuantizedStore
+from numpy_impl.decode.rolling import RollingStore
 
-KINDS = ("auto", "contiguous", "rolling", "paged", "int8", "nf4")
+_OPTIONS = {
+    "auto": (), "contiguous": (), "rolling": ("spare",), "paged": ("page",), "int8": ("recent", "block"), "nf4": ("recent", "block"),
+}
+KINDS = tuple(_OPTIONS)
 
 
 def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options: Any) -> list[Store]:
@@ -19,7 +25,7 @@ def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options:
     kind      "contiguous": all keys and values, in one array; "rolling": those that a window still sees; "paged": in pages, which
               rows with a common beginning share; "int8", "nf4": quantized, but for the most recent; "auto": rolling where there is a
               window, else contiguous
-    options   of "paged": page; of "int8" and "nf4": those of QuantizedStore
+    options   those of the store: spare of "rolling", page of "paged", recent and block of "int8" and "nf4"
 
     Raises
     ------
@@ -32,22 +38,15 @@ def make_stores(windows: Sequence[int | None], *, kind: str = "auto", **options:
     """
     who = "make_stores"
     choice(who, KINDS, kind=kind)
-    known = {"paged": ("page",), "int8": ("recent",), "nf4": ("recent", "block")}.get(kind, ())
     for name in options:
-        demand(who, name in known, f"options from {known} for kind={kind!r}", option=name)
+        demand(who, name in _OPTIONS[kind], f"options from {_OPTIONS[kind]} for kind={kind!r}", option=name)
+    if kind == "rolling":
+        demand(who, None not in windows, "a window in every layer for kind='rolling'", windows=list(windows))
     if kind == "paged":
-        from numpy_impl.decode.paged import PagedStore, PageTable
-
         table = PageTable(**options)
         return [PagedStore(table=table) for _ in windows]
     if kind in ("int8", "nf4"):
-        from numpy_impl.decode.quantized import QuantizedStore
-
         return [QuantizedStore(kind=kind, **options) for _ in windows]
-    if kind == "rolling":
-        demand(who, all(window is not None for window in windows), "a window in every layer for kind='rolling'", windows=list(windows))
-    if kind == "contiguous" or not any(windows):
-        return [ContiguousStore() for _ in windows]
-    from numpy_impl.decode.rolling import RollingStore
-
-    return [ContiguousStore() if window is None or kind == "contiguous" else RollingStore(window=window) for window in windows]
+    return [
+        ContiguousStore() if window is None or kind == "contiguous" else RollingStore(window=window, **options) for window in windows
+    ]

@@ -35,8 +35,8 @@ class ContiguousStore:
         return Held(self.key[:, :, :longest], self.value[:, :, :longest], torch.zeros(len(key), dtype=torch.int64))
 
     def reorder(self, rows: Tensor) -> None:
-        """Row n becomes what row rows[n] was."""
-        if not torch.equal(rows, torch.arange(len(self.key), device=rows.device)):
+        """Row n becomes what row rows[n] was; before the first call there is nothing to move."""
+        if len(self.key) and not torch.equal(rows, torch.arange(len(self.key), device=rows.device)):
             rows = rows.to(self.key.device)
             self.key, self.value = self.key[rows], self.value[rows]
 
