@@ -168,7 +168,7 @@ class PagedStore:
     @property
     def nbytes(self) -> int:
         """Bytes held, free pages included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
@@ -192,7 +192,8 @@ class PagedStore:
     def _written(self, pool: NDArray | None, new: NDArray) -> NDArray:
         """The pool with new (B, K, T, E) in its pages."""
         k, e, table = new.shape[1], new.shape[3], self.table
-        pool = np.zeros((k, 0, table.page, e), new.dtype) if pool is None else pool
+        if pool is None:
+            pool = np.zeros((k, len(table.references), table.page, e), new.dtype)
         if pool.shape[1] < len(table.references):
             pool = _grown(pool, len(table.references), axis=1)
         pool[:, table.copied[1]] = pool[:, table.copied[0]]

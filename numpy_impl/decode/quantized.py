@@ -60,16 +60,16 @@ class QuantizedStore:
         self.kind, self.recent, self.block = kind, recent, block
         self.key: _Part | None = None
         self.value: _Part | None = None
-        self.old: NDArray = np.zeros(0, np.int64)                       # (B,) how many of each row's tokens are in codes
+        self.old: NDArray                                               # (B,) how many of each row's tokens are in codes
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all, the old ones as their codes tell them."""
-        if self.key is None or self.value is None:
+        if self.key is None:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
             self.old = places.starts
         old = np.maximum(self.old, places.lengths - self.recent)
@@ -91,7 +91,7 @@ class QuantizedStore:
 
     def reorder(self, rows: NDArray) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             self.key.reorder(rows)
             self.value.reorder(rows)
             self.old = self.old[rows]

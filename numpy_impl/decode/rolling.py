@@ -43,18 +43,18 @@ class RollingStore:
         self.key: NDArray | None = None                                 # (B, K, room, E)
         self.value: NDArray | None = None                               # (B, K, room, W)
         self.end = 0                                                    # the column behind every row's newest token
-        self.lengths: NDArray = np.zeros(0, np.int64)                   # (B,) how many tokens were read
-        self.oldest: NDArray = np.zeros(0, np.int64)                    # (B,) the position of the first that is kept
+        self.lengths: NDArray                                           # (B,) how many tokens were read
+        self.oldest: NDArray                                            # (B,) the position of the first that is kept
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of the window before them, and theirs."""
-        if self.key is None or self.value is None:
-            self.key, self.value = key[:, :, :0], value[:, :, :0]
+        if self.key is None:
+            self.key, self.value = (new[:, :, :0] for new in (key, value))
             self.lengths = self.oldest = places.starts
         t, end = key.shape[2], self.end
         if places.real is None and end + t <= self.key.shape[2]:
@@ -78,7 +78,7 @@ class RollingStore:
 
     def reorder(self, rows: NDArray) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             self.key, self.value = self.key[rows], self.value[rows]
             self.lengths, self.oldest = self.lengths[rows], self.oldest[rows]
 
@@ -89,7 +89,7 @@ class RollingStore:
         ------
         ValueError   if some of the window − 1 tokens before a row's new end are no longer kept
         """
-        if self.key is None or self.value is None:
+        if self.key is None:
             return
         demand("RollingStore.crop", bool((self.oldest <= np.maximum(lengths - (self.window - 1), 0)).all()),
                f"the {self.window - 1} tokens before each new end still kept; a larger spare keeps more", lengths=lengths.tolist(),

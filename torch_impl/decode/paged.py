@@ -125,7 +125,7 @@ class PagedStore:
     @property
     def nbytes(self) -> int:
         """Bytes held, free pages included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: Tensor, value: Tensor, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
@@ -149,7 +149,8 @@ class PagedStore:
     def _written(self, pool: Tensor | None, new: Tensor) -> Tensor:
         """The pool with new (B, K, T, E) in its pages."""
         k, e, table = new.shape[1], new.shape[3], self.table
-        pool = new.new_zeros(k, 0, table.page, e) if pool is None else pool
+        if pool is None:
+            pool = new.new_zeros(k, len(table.references), table.page, e)
         if pool.shape[1] < len(table.references):
             pool = _grown(pool, len(table.references), dim=1)
         pool[:, table.copied[1]] = pool[:, table.copied[0]]

@@ -30,16 +30,16 @@ class QuantizedStore:
         self.kind, self.recent, self.block = kind, recent, block
         self.key: _Part | None = None
         self.value: _Part | None = None
-        self.old: Tensor = torch.zeros(0, dtype=torch.int64)  # (B,) how many of each row's tokens are in codes; on the CPU
+        self.old: Tensor  # (B,) how many of each row's tokens are in codes; on the CPU
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: Tensor, value: Tensor, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all, the old ones as their codes tell them."""
-        if self.key is None or self.value is None:
+        if self.key is None:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
             self.old = places.starts
         old = torch.maximum(self.old, places.lengths - self.recent)
@@ -62,7 +62,7 @@ class QuantizedStore:
 
     def reorder(self, rows: Tensor) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             self.key.reorder(rows)
             self.value.reorder(rows)
             self.old = self.old[rows]

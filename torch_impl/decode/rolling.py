@@ -21,17 +21,17 @@ class RollingStore:
         self.key: Tensor | None = None  # (B, K, room, E)
         self.value: Tensor | None = None  # (B, K, room, W)
         self.end = 0  # the column behind every row's newest token
-        self.lengths: Tensor = torch.zeros(0, dtype=torch.int64)  # (B,) how many tokens were read; on the CPU
-        self.oldest: Tensor = torch.zeros(0, dtype=torch.int64)  # (B,) the position of the first that is kept; on the CPU
+        self.lengths: Tensor  # (B,) how many tokens were read; on the CPU
+        self.oldest: Tensor  # (B,) the position of the first that is kept; on the CPU
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room included."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: Tensor, value: Tensor, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of the window before them, and theirs."""
-        if self.key is None or self.value is None:
+        if self.key is None:
             self.key, self.value = key[:, :, :0], value[:, :, :0]
             self.lengths = self.oldest = places.starts
         t, end = key.shape[2], self.end
@@ -56,14 +56,14 @@ class RollingStore:
 
     def reorder(self, rows: Tensor) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             here = rows.to(self.key.device)
             self.key, self.value = self.key[here], self.value[here]
             self.lengths, self.oldest = self.lengths[rows], self.oldest[rows]
 
     def crop(self, lengths: Tensor) -> None:
         """Forget what stands at position lengths[b] of row b, and behind it."""
-        if self.key is None or self.value is None:
+        if self.key is None:
             return
         demand("RollingStore.crop", bool((self.oldest <= (lengths - (self.window - 1)).clamp(min=0)).all()),
                f"the {self.window - 1} tokens before each new end still kept; a larger spare keeps more", lengths=lengths.tolist(),

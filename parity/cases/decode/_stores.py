@@ -60,6 +60,14 @@ def move(side: Any, cache: Any, step: dict[str, Any]) -> None:
         cache.crop(to(side, np.maximum(side.numpy(cache.lengths) - side.numpy(step["back"]), 0)))
 
 
+def emptied(side: Any, stores: list[Any]) -> dict[str, Any]:
+    """How much stores hold that have read nothing, after rows were moved that are not there yet."""
+    for store in stores:
+        store.reorder(to(side, np.array([0, 0])))
+        store.crop(to(side, np.array([0, 0])))
+    return dict(empty=np.array([store.nbytes for store in stores]))
+
+
 def tell(side: Any, stores: list[Any], steps: list[dict[str, Any]]) -> dict[str, Any]:
     """What each append returned, without what the mask hides, and how many bytes are held. The second layer has keys for values. What is
     refused is a result, and ends the story."""
@@ -80,6 +88,7 @@ def tell(side: Any, stores: list[Any], steps: list[dict[str, Any]]) -> dict[str,
             shown = (there >= 0) & (there < side.numpy(places.lengths)[:, None])
             told[f"{i}.{layer}"] = [np.where(shown[:, None, :, None], side.numpy(x), 0) for x in held[:2]]
             told[f"{i}.{layer} stands"] = there
+            told[f"{i}.{layer} alike"] = np.array(held.first is None)
             told[f"{i}.{layer} bytes"] = np.array(store.nbytes)
         cache.advance(places)
     return told

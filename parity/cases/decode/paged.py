@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import case, left_out, one_of
-from parity.cases.decode._stores import cache_of, compared, move, place, plain, story, tell
+from parity.cases.decode._stores import cache_of, compared, emptied, move, place, plain, story, tell, to
 
 PAGE = left_out(one_of(1, 2, 3, 8))
 
@@ -12,7 +12,7 @@ def play_store(side, *, steps, **options):
     """Two layers, and how many pages they use."""
     table = side.get("decode.PageTable")(**options)
     stores = [side.get("decode.PagedStore")(table=table) for _ in range(2)]
-    return tell(side, stores, steps) | dict(use=np.array([table.pages_in_use, table.shared, table.nbytes]))
+    return emptied(side, stores) | tell(side, stores, steps) | dict(use=np.array([table.pages_in_use, table.shared, table.nbytes]))
 
 
 def kept(side, *, steps, **options):
@@ -31,12 +31,27 @@ def like_contiguous(side, *, steps, **options):
     table = side.get("decode.PageTable")(**options)
     paged = tell(side, [side.get("decode.PagedStore")(table=table) for _ in range(2)], steps)
     for label, value in tell(side, [plain(side) for _ in range(2)], steps).items():
-        if not label.endswith("bytes"):
+        if isinstance(value, list):
             for got, want in zip(paged[label], value, strict=True):
                 yield label, got.view(np.int64), want.view(np.int64)
+        elif not label.endswith("bytes"):
+            yield label, paged[label], value
 
 
-@case("decode.PagedStore", play=play_store, also=[kept, like_contiguous])
+def clear(side, *, steps, **options):
+    """A page comes back empty: what is hidden behind a row is 0, even where a NaN was."""
+    cache = cache_of(side, [side.get("decode.PagedStore")(table=side.get("decode.PageTable")(page=4))])
+    for value, t, real in ((np.nan, 6, np.ones((2, 6), bool)), (1.0, 7, np.arange(7) < np.array([[5], [2]]))):
+        step = dict(key=np.full((2, 1, t, 1), value), value=np.full((2, 1, t, 1), value), real=real)
+        places = place(side, cache, step)
+        held = cache.stores[0].append(to(side, step["key"]), to(side, step["value"]), places)
+        cache.advance(places)
+        cache.crop(to(side, np.zeros(2, np.int64)))
+    for array in held[:2]:
+        yield "behind each row", array[:, 0, :, 0], np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], float)
+
+
+@case("decode.PagedStore", play=play_store, also=[kept, like_contiguous, clear])
 def paged_store(draw):
     return dict(steps=story(draw), page=draw(PAGE))
 
@@ -44,13 +59,18 @@ def paged_store(draw):
 def play_table(side, *, steps, **options):
     """The whole table after every step."""
     table = side.get("decode.PageTable")(**options)
-    told = {}
+    told = {"start": shown(table)}
     for i, step in enumerate(walk(side, table, steps)):
-        told[f"{i}"] = dict(blocks=table.blocks, references=table.references, lengths=table.lengths,
-                            use=np.array([table.page, table.pages_in_use, table.shared, table.nbytes]))
+        told[f"{i}"] = shown(table)
         if "key" in step:
-            told[f"{i}"] |= dict(copied=table.copied, given=table.given, slots=table.slots, tokens=table.tokens)
+            told[f"{i}"] |= dict(copied=table.copied, given=table.given, slots=table.slots, tokens=table.tokens, named=table.named)
     return told
+
+
+def shown(table):
+    """What there is to see of it."""
+    use = np.array([table.page, table.pages_in_use, table.shared, table.nbytes, table.moves])
+    return dict(blocks=table.blocks, references=table.references, lengths=table.lengths, use=use)
 
 
 def walk(side, table, steps):
@@ -90,6 +110,8 @@ def pages(side, *, steps, **options):
             yield f"written by one row after {i}", references[written], np.ones(len(written), np.int64)
 
 
-@case("decode.PageTable", play=play_table, also=[pages], refuses=[dict(page=page, steps=[]) for page in (0, 1.5, True, None)])
+@case("decode.PageTable", play=play_table, also=[pages], refuses=[dict(page=page, steps=[]) for page in (0, 1.5, True, None)], equivalent={
+    "np.zeros((0, 0), np.int64) -> np.zeros((0, 1), np.int64)": "the first call makes a table for its rows, whatever there was before",
+})
 def page_table(draw):
     return dict(steps=story(draw), page=draw(PAGE))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, left_out, maybe, one_of
-from parity.cases.decode._stores import compared, story, tell
+from parity.cases.decode._stores import compared, emptied, story, tell
 
 GAP = {"int8": 1 / 254, "nf4": 0.15191}                                      # of absmax: half of what lies between two levels
 
@@ -11,7 +11,7 @@ GAP = {"int8": 1 / 254, "nf4": 0.15191}                                      # o
 def play(side, *, steps, **options):
     """What is returned, and the codes: those are compared one by one."""
     stores = [side.get("decode.QuantizedStore")(**options) for _ in range(2)]
-    told = tell(side, stores, steps)
+    told = emptied(side, stores) | tell(side, stores, steps)
     for layer, store in enumerate(stores):
         told[f"{layer} old"] = store.old
         for name, part in (("key", store.key), ("value", store.value)):
@@ -31,6 +31,17 @@ def bounded(side, *, steps, **options):
         got, want = got[:, old], want[:, old]
         allowed = GAP[options["kind"]] * _largest(np.abs(want), options.get("block"))
         yield f"{label} is within the bound", np.abs(got - want) <= allowed * (1 + 1e-5) + 1e-38, np.ones(want.shape, bool)
+
+
+def grown(side, *, steps, **options):
+    """Where a text outgrows its room, what is in codes moves to twice as much."""
+    rng = np.random.default_rng(0)
+    steps = [dict(key=rng.standard_normal((1, 1, t, 2)), value=rng.standard_normal((1, 1, t, 3)), real=None) for t in (65, 55, 30)]
+    yield from bounded(side, steps=steps, **options)
+    for count, room in (1, 65), (2, 130), (3, 260):
+        store = side.get("decode.QuantizedStore")(**options)
+        tell(side, [store], steps[:count])
+        yield f"room after {count} calls", np.array(store.key.codes.shape[2]), np.array(room)
 
 
 def _largest(x, block):
@@ -61,12 +72,15 @@ def in_codes(side, steps, recent):
     return told
 
 
-@case("decode.QuantizedStore", play=play, also=[bounded], refuses=[
+@case("decode.QuantizedStore", play=play, also=[bounded, grown], refuses=[
     dict(kind="int4", steps=[]), dict(kind="nf4", recent=0, steps=[]), dict(kind="nf4", recent=None, steps=[]),
     dict(kind="int8", block=0, steps=[]), dict(kind="int8", block="all", steps=[]),
     *(dict(kind=kind, recent=2, steps=[dict(key=np.full((1, 1, 3, 2), bad), value=array(1, 1, 3, 2), real=None)])
       for kind in ("int8", "nf4") for bad in (np.nan, np.inf)),
-])
+], equivalent={
+    "np.maximum(places.starts, old) -> np.minimum(places.starts, old)":
+        "more is written than is needed: numbers that stand there already, or older ones before the newest that take their place",
+})
 def quantized(draw):
     return dict(
         kind=draw(one_of("int8", "nf4")), recent=draw(left_out(one_of(1, 2, 3, 5))), block=draw(left_out(maybe(one_of(1, 2, 3, 64)))),

@@ -3,11 +3,12 @@
 import numpy as np
 
 from parity.cases import case, left_out, one_of
-from parity.cases.decode._stores import compared, story, tell
+from parity.cases.decode._stores import compared, emptied, story, tell
 
 
 def play(side, *, steps, **options):
-    return tell(side, [side.get("decode.RollingStore")(**options)], steps)
+    store = side.get("decode.RollingStore")(**options)
+    return emptied(side, [store]) | tell(side, [store], steps) | dict(kept=np.array([store.window, store.kept]))
 
 
 def window(side, *, steps, **options):
@@ -24,7 +25,22 @@ def window(side, *, steps, **options):
         yield f"{label} takes no more room", np.array(store.key.shape[2] <= 2 * store.kept), np.array(True)
 
 
-@case("decode.RollingStore", play=play, also=[window], refuses=[
+def taken_back(side, *, steps, **options):
+    """Where a token or two of the text are no longer kept: as far as a window is left, and no further."""
+    for made, more in ((options, 1), (dict(window=1, spare=0), 2)):
+        width, text = made["window"], side.get("decode.RollingStore")(**made).kept + more
+        key = np.arange(float(text)).reshape(1, 1, -1, 1)
+        for left in range(text + 1):
+            told = tell(side, [side.get("decode.RollingStore")(**made)], [
+                dict(key=key, value=key, real=None), dict(back=np.array([text - left])),
+                dict(key=key[:, :, :1] - 1, value=key[:, :, :1] - 1, real=None)])
+            begin = max(left - width + 1, 0)
+            yield f"{left} of {text} tokens are refused", np.array("refused" in told), np.array(begin < more)
+            if begin >= more:
+                yield f"{left} of {text} tokens, and one more", told["2.0"][0].ravel(), np.array([*range(begin, left), -1.0])
+
+
+@case("decode.RollingStore", play=play, also=[window, taken_back], refuses=[
     dict(window=0, steps=[]), dict(window=2.5, steps=[]), dict(window=None, steps=[]), dict(window=3, spare=-1, steps=[]),
 ])
 def rolling(draw):
