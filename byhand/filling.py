@@ -42,12 +42,17 @@ def filled(make: Any, config: Any, state: Mapping[str, Any], *, dtype: str = "fl
 
 def _filled_torch(make: Any, config: Any, state: Mapping[str, Any], dtype: str, device: str) -> Any:
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    with torch.device("meta"):                            # shapes alone: nothing is drawn that is overwritten
-        model = make(config, dtype=getattr(torch, dtype))
-    if {name for name, _ in model.named_buffers()} <= model.state_dict().keys():
-        model = model.to_empty(device=device)
-    else:                                                 # what no state holds has values of its own
+    drawn = (torch.Tensor.uniform_, torch.Tensor.normal_)
+
+    class Undrawn(TorchFunctionMode):
+        """Memory stays as it was found where a parameter would be drawn."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return args[0] if function in drawn else function(*args, **(kwargs or {}))
+
+    with Undrawn():
         model = make(config, dtype=getattr(torch, dtype), device=device)
     own = model.state_dict()
     _fits(make.__name__, {name: tuple(tensor.shape) for name, tensor in own.items()}, state)

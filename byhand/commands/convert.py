@@ -35,8 +35,7 @@ def convert(source: str, *, out: str, dtype: str | None, max_shard: str | None, 
     if dtype is not None:
         choice(who, _DTYPES, dtype=dtype)
     most = None if max_shard is None else _bytes(who, max_shard)
-    found = _weights(source, seed)
-    family_of(who, found.config)
+    found = _weights(who, source, seed)
     assert found.state is not None
     dtypes = {stored_as(array) for array in found.state.values()}
     dtype = dtype or (dtypes.pop() if len(dtypes) == 1 and dtypes <= set(_DTYPES) else "float32")
@@ -57,14 +56,16 @@ def convert(source: str, *, out: str, dtype: str | None, max_shard: str | None, 
         f"{sum(file.stat().st_size for file in files):,} bytes", markup=False)
 
 
-def _weights(source: str, seed: int) -> Weights:
-    """What the source names: as open_model has it or, of one that `byhand quantize` wrote, in full."""
+def _weights(who: str, source: str, seed: int) -> Weights:
+    """What the source names: as open_model has it or, of one that `byhand quantize` wrote, in full. What transformers has not is refused
+    before anything is built."""
     path = Path(source)
     if path.is_dir() and any(path.glob("step-*")):
         base = open_base(source)
         model = numpy_base(base, base.quantized)
         return Weights(base.config, type(model).__name__, plain_state(model), base.title, base.tokenize, path)
     found = open_weights(source)
+    family_of(who, found.config).write_config(found.config, found.kind)
     if found.state is not None:
         return found
     return found._replace(state=build(found, seed=seed).state_dict())

@@ -99,7 +99,7 @@ def family_told(who: str, path: Path, values: Mapping[str, Any]) -> Family:
     """
     told = values.get("model_type")
     if not isinstance(told, str) or told not in _BY_MODEL_TYPE:
-        near = difflib.get_close_matches(str(told), _BY_MODEL_TYPE, n=1)
+        near = difflib.get_close_matches(str(told), _BY_MODEL_TYPE, n=1, cutoff=0.75)
         fail(who, f"a model_type from {', '.join(map(repr, sorted(_BY_MODEL_TYPE)))} in {path / 'config.json'}",
              f"{told!r}" + (f" (did you mean {near[0]!r}?)" if near else "") + f", architectures {values.get('architectures')}")
     quantized = values.get("quantization_config")

@@ -1,132 +1,31 @@
-"""Directories of models: what transformers writes we read, what we write transformers reads, and what is no model is named."""
+"""Directories of models: which model of ours they are for, the files of older versions, and what a copy of them carries along."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
-import safetensors.numpy
-import torch
+from safetensors.torch import load_file, save_file
 
-from byhand.configs.bert import BertConfig
-from byhand.configs.gpt2 import GPT2Config
-from byhand.configs.llama import LlamaConfig
-from byhand.configs.rope import RopeConfig
-from byhand.configs.t5 import T5Config
-from byhand.hugging_face.bert import BERT_TYPES, bert_config_to_hugging_face
-from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face, save_hugging_face
-from byhand.hugging_face.gpt2 import gpt2_config_to_hugging_face
-from byhand.hugging_face.llama import llama_config_to_hugging_face
+from byhand.configs.generation import GenerationConfig
+from byhand.hugging_face.bert import bert_config_to_hugging_face
+from byhand.hugging_face.directory import generation_config_in, hugging_face_kind, load_hugging_face, save_hugging_face
 from byhand.hugging_face.t5 import t5_config_to_hugging_face
+from byhand.model_source import open_model
 from numpy_impl.models import bert
-from numpy_impl.models.gpt2 import GPT2
-from numpy_impl.models.llama import Llama
-from numpy_impl.models.t5 import T5
+from tests.byhand.hugging_face_models import BERT, DISTILBERT, IDS, LLAMA, MODELS, logits, our_logits, ours_of, shaken, theirs_of
 
 transformers = pytest.importorskip("transformers")
 
-LLAMA = LlamaConfig(vocabulary=11, max_length=16, d_model=12, n_layers=2, n_heads=3, n_kv_heads=1, d_hidden=20)
-YARN = RopeConfig(width=4, type="yarn", factor=4.0, original_length=16)
-BERT = BertConfig(vocabulary=11, max_length=16, d_model=12, n_layers=2, n_heads=3, d_hidden=20, padding=2, classes=4, dropout=0.0)
-T5_1_0 = T5Config(vocabulary=11, d_model=12, n_heads=3, encoder_layers=2, decoder_layers=3, d_hidden=20, head_width=5, buckets=8,
-                  max_distance=6, start=3, dropout=0.0)
-CLASSES = {"GPT2": GPT2, "Llama": Llama, "T5": T5} | {kind: getattr(bert, kind) for kind in BERT_TYPES}
-# what it is: our class, its config
-MODELS = {
-    "gpt2": ("GPT2", GPT2Config(vocabulary=11, max_length=16, d_model=12, n_layers=2, n_heads=3, d_hidden=20, dropout=0.0)),
-    "llama": ("Llama", LLAMA),
-    "llama, tied, biased, yarn": (
-        "Llama", dataclasses.replace(LLAMA, tied=True, attention_bias=True, mlp_bias=True, rope=YARN, max_length=64)
-    ),
-    "mistral": ("Llama", dataclasses.replace(LLAMA, window=3)),
-    "qwen2": ("Llama", dataclasses.replace(LLAMA, attention_bias="qkv", tied=True)),
-    "qwen3": ("Llama", dataclasses.replace(LLAMA, qk_norm=True, head_width=6, rope=RopeConfig(width=6, base=1e6), window=5)),
-    "bert": ("Bert", BERT),
-    "bert, masked": ("BertMaskedLM", BERT),
-    "bert, sequences": ("BertSequenceClassifier", BERT),
-    "bert, tokens": ("BertTokenClassifier", dataclasses.replace(BERT, classes=3, padding=None, activation="gelu_tanh")),
-    "t5": ("T5", T5_1_0),
-    "t5 v1.1": ("T5", dataclasses.replace(T5_1_0, activation="geglu_tanh", tied=False)),
-}
-models = pytest.mark.parametrize(("kind", "config"), MODELS.values(), ids=MODELS)
-IDS = np.random.default_rng(0).integers(0, 11, (2, 9))
-TARGET = np.random.default_rng(1).integers(0, 11, (2, 7))
 
-
-def theirs_of(kind, config):
-    """A random model of transformers with the sizes of a config of ours."""
-    if isinstance(config, BertConfig):
-        values = bert_config_to_hugging_face(config, kind)
-    else:
-        write = {GPT2Config: gpt2_config_to_hugging_face, LlamaConfig: llama_config_to_hugging_face, T5Config: t5_config_to_hugging_face}
-        values = write[type(config)](config)
-    cls = getattr(transformers, values["architectures"][0])
-    model = cls(cls.config_class(**values)).eval()
-    if kind == "T5" and not config.tied:  # version 5 of transformers ties a new head whatever the config says
-        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.shared.weight))
-    return shaken(model)
-
-
-def shaken(theirs):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.normal_(std=0.3)
-    return theirs
+def spoil_config(path, **changes):
+    values = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(values | changes))
 
 
 def ours_from(path, kind, config):
     assert hugging_face_kind(path) == kind
-    found, state = load_hugging_face(path)
-    assert found == config
-    model = CLASSES[kind](found, dtype=np.float32)
-    model.load_state_dict(state)
-    return model
-
-
-def logits(theirs):
-    """Of an encoder without a head, its states."""
-    target = dict(decoder_input_ids=torch.tensor(TARGET)) if theirs.config.is_encoder_decoder else {}
-    with torch.no_grad():
-        return theirs(input_ids=torch.tensor(IDS), **target)[0].numpy()
-
-
-def our_logits(model):
-    return model(IDS, TARGET) if isinstance(model, T5) else model(IDS)
-
-
-@pytest.mark.parametrize("shard", [None, "2KB"], ids=["one file", "shards"])
-@models
-def test_what_transformers_saves_is_read(tmp_path, kind, config, shard):
-    theirs = theirs_of(kind, config)
-    theirs.save_pretrained(tmp_path, **({} if shard is None else {"max_shard_size": shard}))
-    assert (tmp_path / "model.safetensors.index.json").exists() == (shard is not None)
-    np.testing.assert_allclose(our_logits(ours_from(tmp_path, kind, config)), logits(theirs), rtol=0, atol=1e-5)
-
-
-@models
-def test_what_is_saved_transformers_reads(tmp_path, kind, config):
-    model = CLASSES[kind](config, rng=np.random.default_rng(0))
-    for value in model.state_dict().values():
-        value[...] = 0.3 * np.random.default_rng(value.size).standard_normal(value.shape)
-    path = save_hugging_face(tmp_path / "new" / "directory", config, model.state_dict(), kind=kind)
-    cls = getattr(transformers, json.loads((path / "config.json").read_text())["architectures"][0])
-    theirs, told = cls.from_pretrained(path, output_loading_info=True, local_files_only=True)
-    if kind == "Bert":                                                                  # ours has no pooler, and nothing here reads theirs
-        assert set(told.pop("missing_keys")) == {"pooler.dense.weight", "pooler.dense.bias"}
-    assert not any(told.values()), told
-    assert next(theirs.parameters()).dtype == torch.float32
-    np.testing.assert_allclose(our_logits(model), logits(theirs), rtol=0, atol=1e-5)
-    again = ours_from(path, kind, config).state_dict()
-    assert all(again[name].tobytes() == value.tobytes() for name, value in model.state_dict().items())
-
-
-@models
-def test_nothing_is_written_twice(tmp_path, kind, config):
-    state = CLASSES[kind](config).state_dict()
-    path = save_hugging_face(tmp_path, config, state, kind=kind)
-    written = safetensors.numpy.load_file(path / "model.safetensors")
-    assert sum(array.size for array in written.values()) == sum(array.size for array in state.values())
+    assert load_hugging_face(path)[0] == config
+    return open_model(str(path)).model
 
 
 def test_the_kind_of_a_bert_may_be_asked_for(tmp_path):
@@ -181,61 +80,57 @@ def test_bfloat16_comes_as_float32_of_the_same_value(tmp_path):
     np.testing.assert_array_equal(state["head.weight"], theirs.lm_head.weight.detach().float().numpy())
 
 
-@pytest.fixture
-def saved(tmp_path):
-    return save_hugging_face(tmp_path, LLAMA, Llama(LLAMA).state_dict())
+def test_what_is_loaded_belongs_to_who_loaded_it(tmp_path):
+    """No array is a view of the file."""
+    path = save_hugging_face(tmp_path, LLAMA, ours_of("Llama", LLAMA).state_dict())
+    before = (path / "model.safetensors").read_bytes()
+    for array in load_hugging_face(path)[1].values():
+        array += 1
+    assert (path / "model.safetensors").read_bytes() == before
 
 
-def spoil_config(path, **changes):
-    values = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(values | changes))
+@pytest.mark.parametrize("head", [None, "vocab_projector.weight"])
+def test_the_head_of_a_distilbert_that_is_written_out_must_be_the_embedding(tmp_path, head):
+    theirs = theirs_of("BertMaskedLM", DISTILBERT)
+    theirs.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    table = state["distilbert.embeddings.word_embeddings.weight"]
+    save_file(state | {"vocab_projector.weight": table.clone()}, tmp_path / "model.safetensors")
+    assert load_hugging_face(tmp_path)[0] == DISTILBERT
+    if head:
+        save_file(state | {head: table + 1}, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=r"vocab_projector.weight to be distilbert.embeddings.word_embeddings.weight"):
+            load_hugging_face(tmp_path)
 
 
-def spoil_weights(path):
-    content = (path / "model.safetensors").read_bytes()
-    (path / "model.safetensors").write_bytes(content[:-1])
+def test_tokenizer_special_tokens_and_generation_config_are_carried_along(tmp_path):
+    kind, config = MODELS["gpt2"]
+    source = save_hugging_face(tmp_path / "source", config, ours_of(kind, config).state_dict())
+    spoil_config(source, eos_token_id=7, bos_token_id=1, use_cache=False)
+    generation = {"do_sample": True, "temperature": 0.5, "eos_token_id": [7, 8], "max_new_tokens": 9}
+    files = {"tokenizer.json": b"{}", "vocab.txt": b"a", "generation_config.json": json.dumps(generation).encode(), "notes.txt": b"no"}
+    for name, content in files.items():
+        (source / name).write_bytes(content)
+    copy = save_hugging_face(tmp_path / "copy", config, load_hugging_face(source)[1], source=source)
+    assert {file.name for file in copy.iterdir()} == {"config.json", "model.safetensors", *files} - {"notes.txt"}
+    assert all((copy / name).read_bytes() == files[name] for name in files if name != "notes.txt")
+    values = json.loads((copy / "config.json").read_text())
+    assert (values["eos_token_id"], values["bos_token_id"], "use_cache" in values) == (7, 1, False)
+    assert generation_config_in(copy) == GenerationConfig(temperature=0.5, top_k=50, eos=(7, 8), max_new_tokens=9)
+    (copy / "generation_config.json").unlink()
+    assert generation_config_in(copy).eos == (7,)
+    assert transformers.GPT2LMHeadModel.from_pretrained(copy, local_files_only=True).generation_config.eos_token_id == 7
+    save_hugging_face(source, config, load_hugging_face(source)[1], source=source)                # onto itself
+    assert (source / "tokenizer.json").read_bytes() == b"{}"
 
 
-def only_pickled(path):
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-
-
-def index(path, **places):
-    (path / "model.safetensors").rename(path / "model-00001.safetensors")
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-
-
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda path: (path / "config.json").unlink(), r"a file it can read; .*config.json: No such file"),
-    (lambda path: (path / "config.json").write_text("{"), r"needs JSON in .*config.json"),
-    (lambda path: (path / "config.json").write_text("[]"), r"names and values in .*config.json"),
-    (lambda path: spoil_config(path, model_type="llma"), r"model_type from .*'llama'.*did you mean 'llama'"),
-    (lambda path: spoil_config(path, num_hidden_layers=3), r"missing \['model.layers.2.input_layernorm.weight'"),
-    (spoil_weights, r"a complete safetensors file; .*model.safetensors"),
-    (only_pickled, r"a file it can read; .*model.safetensors: No such file.*pytorch_model.bin is there"),
-    (lambda path: index(path, **{"lm_head.weight": "model-00002.safetensors"}), r"model-00002.safetensors: No such file"),
-    (lambda path: index(path, **{"lm_haed.weight": "model-00001.safetensors"}), r"missing \['lm_haed.weight'\]"),
-    (lambda path: index(path, **{"lm_head.weight": "../model-00001.safetensors"}), r"files beside"),
-])
-def test_what_is_no_model_is_named(saved, spoil, message):
-    spoil(saved)
-    with pytest.raises(ValueError, match=message):
-        load_hugging_face(saved)
-
-
-def test_what_cannot_be_saved_is_named(tmp_path):
-    state = Llama(LLAMA).state_dict()
-    with pytest.raises(ValueError, match="the config of a GPT-2, Llama, Mixtral, BERT or T5"):
-        save_hugging_face(tmp_path, {}, state)
-    with pytest.raises(ValueError, match="arrays of one dtype"):
-        save_hugging_face(tmp_path, LLAMA, state | {"norm.weight": np.ones(12)})
-    with pytest.raises(ValueError, match=r"missing \['norm.weight'\]"):
-        save_hugging_face(tmp_path, LLAMA, {name: value for name, value in state.items() if name != "norm.weight"})
-    with pytest.raises(ValueError, match="kind from 'Llama'; got kind='BertMaskedLM'"):
-        save_hugging_face(tmp_path, LLAMA, state, kind="BertMaskedLM")
-    with pytest.raises(ValueError, match="names of our BertMaskedLM; missing"):
-        save_hugging_face(tmp_path, BERT, bert.BertTokenClassifier(BERT).state_dict())
-    assert not list(tmp_path.iterdir())
+def test_the_generation_config_that_transformers_writes_is_read(tmp_path):
+    kind, config = MODELS["llama"]
+    theirs = theirs_of(kind, config)
+    theirs.generation_config = transformers.GenerationConfig(num_beams=3, max_length=20, length_penalty=0.5, eos_token_id=2, pad_token_id=2)
+    theirs.save_pretrained(tmp_path)
+    found = generation_config_in(tmp_path, prompt_length=5)
+    assert (found.beams, found.max_new_tokens, found.length_penalty, found.eos, found.pad, found.temperature) == (3, 15, 0.5, (2,), 2, 0.0)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -247,7 +142,7 @@ def test_what_cannot_be_saved_is_named(tmp_path):
 ])
 def test_a_gpt2_that_ours_is_not_is_refused(tmp_path, change, message):
     config = MODELS["gpt2"][1]
-    save_hugging_face(tmp_path, config, GPT2(config).state_dict())
+    save_hugging_face(tmp_path, config, ours_of("GPT2", config).state_dict())
     spoil_config(tmp_path, **change)
     with pytest.raises(ValueError, match=message):
         load_hugging_face(tmp_path)
