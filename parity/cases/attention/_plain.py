@@ -28,3 +28,30 @@ def both(got, want):
 
 def _cotangent(side, y):
     return side.array(key_rng("cotangent", tuple(y.shape)).standard_normal(tuple(y.shape)))
+
+
+def last_queries(name):
+    """The law that queries stand beside the last keys: of the last n alone, attention makes what it makes of them among all."""
+    def the_last_queries_alone(side, query, **inputs):
+        t, s, function = query.shape[-2], inputs["latent" if "latent" in inputs else "key"].shape[-2], side.get(name)
+        if "block" in name and t > s:
+            return                                                      # blocks are counted from the first query then
+        given = {k: v for k, v in inputs.items() if k not in ("noise", "dropout")}
+        y = _output(side, function(query=query, **given))
+        for n in range(t + 1) if t < 9 else (0, 1, 66, t - 1):
+            own = {k: _of_queries(k, v, t, n) for k, v in given.items()}
+            if "position_key" in own:                                   # as many as there are distances
+                own["position_key"] = own["position_key"][..., : s + max(n, 1) - 1, :]
+            yield f"the last {n}", _output(side, function(query=query[..., t - n :, :], **own)), y[..., t - n :, :]
+
+    return the_last_queries_alone
+
+
+def _of_queries(name, value, t, n):
+    """What belongs to the last n of T queries, of what has an axis of queries."""
+    has_axis = name in ("mask", "bias", "query_rope") and value is not None and len(value.shape) > 1 and value.shape[-2] == t != 1
+    return value[..., t - n :, :] if has_axis else value
+
+
+def _output(side, result):
+    return result[0] if side.name == "numpy" else result

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, number, one_of, size
-from parity.cases.attention._plain import both, results
+from parity.cases.attention._plain import both, last_queries, results
 
 
 def split(inputs):
@@ -84,7 +84,7 @@ _SEED = one_of(0, 1, 2**64 - 1, integer(0, 10**6))
         _X | dict(scale=2e30),
         _X | dict(soft_cap=0.0),
     ],
-    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_block_that_is_not_seen],
+    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_block_that_is_not_seen, last_queries("attention.block_attention")],
 )
 def block_attention(draw):
     lead, w = draw(dims(0, 2)), draw(size(0, 5))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 
 
 def sizes(draw):
@@ -96,7 +97,7 @@ _HIDDEN = "keys that no query of the tile sees are looked at once more, and hidd
     "attention.flash_attention",
     bench=dict(query=array(4, 4, 1024, 64), key=array(4, 4, 1024, 64), value=array(4, 4, 1024, 64), causal=True),
     fixed={"alibi_slopes": "the slopes of ALiBi are constants"},
-    also=[equals_plain_attention, extremes],
+    also=[equals_plain_attention, extremes, last_queries("attention.flash_attention")],
     equivalent={
         "_TILE = (96, 128) -> _TILE = (97, 128)": _SPEED,
         "_TILE = (96, 128) -> _TILE = (96, 129)": _SPEED,

@@ -1,6 +1,7 @@
 """What grouped-query and multi-query attention are fed: groups of every size, and all that scaled_dot_product is; they equal it."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 from parity.cases.attention.scaled_dot_product import broadcast
 from parity.values import key_rng
 
@@ -93,7 +94,7 @@ def _refused(*kv_heads):
         dict(query=array(4, 3, 5), key=array(0, 6, 5), value=array(0, 6, 2)),
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(4, 6, 2)),
     ],
-    also=[repeated_keys_are_plain_attention],
+    also=[repeated_keys_are_plain_attention, last_queries("attention.grouped_query_attention")],
 )
 def grouped_query_attention(draw):
     return _drawn(draw, draw(integer(1, 3)))
@@ -103,7 +104,7 @@ def grouped_query_attention(draw):
     "attention.multi_query_attention",
     bench=dict(query=array(4, 8, 256, 64), key=array(4, 256, 64), value=array(4, 256, 64), causal=True),
     refuses=_refused(),
-    also=[one_head_for_all_is_plain_attention],
+    also=[one_head_for_all_is_plain_attention, last_queries("attention.multi_query_attention")],
 )
 def multi_query_attention(draw):
     return _drawn(draw)

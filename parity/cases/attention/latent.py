@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, mask, maybe, noise, number, one_of, size
-from parity.cases.attention._plain import both, results
+from parity.cases.attention._plain import both, last_queries, results
 from parity.cases.attention.scaled_dot_product import broadcast
 
 
@@ -83,7 +83,7 @@ def case_of(t=3, s=3, lead=(), **others):
         case_of(dropout=-0.1),
         dict(query=array(0, 3, 4), latent=array(3, 3), weight_k=array(0, 4, 3), weight_v=array(0, 5, 3)),
     ],
-    also=[is_plain_attention_on_built_keys_and_values],
+    also=[is_plain_attention_on_built_keys_and_values, last_queries("attention.latent_attention")],
 )
 def latent_attention(draw):
     lead, h = draw(dims(0, 2)), draw(size(1, 3))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, left_out, one_of, size
-from parity.cases.attention._plain import both, results
+from parity.cases.attention._plain import both, last_queries, results
 from parity.values import key_rng
 
 
@@ -58,7 +58,7 @@ def _alone(result, place):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=0.0),
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), eps=float("inf")),
     ],
-    also=[equals_the_quadratic_form, its_weights_are_a_softmax],
+    also=[equals_the_quadratic_form, its_weights_are_a_softmax, last_queries("attention.linear_attention")],
     equivalent={
         "_CHUNK = 64 -> _CHUNK = 65": "how many queries are taken together is a matter of speed",
         "i + s -> i": "where a chunk of keys starts is then counted from the end, and is the same key",

@@ -1,6 +1,7 @@
 """What attention is fed: equal and unequal lengths, biases and masks of every broadcast, rows that see nothing, long sequences."""
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 
 
 def broadcast(draw, *shape):
@@ -15,6 +16,7 @@ _PIECES = "how much is worked on together is a matter of speed"
 
 @case(
     "attention.scaled_dot_product",
+    also=[last_queries("attention.scaled_dot_product")],
     bench=dict(query=array(8, 4, 256, 64), key=array(8, 4, 256, 64), value=array(8, 4, 256, 64), causal=True),
     refuses=[
         dict(query=array(3), key=array(2, 4), value=array(2, 4)),

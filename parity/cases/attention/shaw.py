@@ -3,6 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 from parity.cases.attention.scaled_dot_product import broadcast
 
 
@@ -69,7 +70,7 @@ _GOOD = dict(query=array(2, 3, 4), key=array(2, 5, 4), value=array(2, 5, 6), key
         dict(dropout=1.5),
         dict(dropout=-0.1),
     )],
-    also=[with_tables_of_zeros_it_is_plain_attention, every_key_has_its_own_vectors],
+    also=[with_tables_of_zeros_it_is_plain_attention, every_key_has_its_own_vectors, last_queries("attention.shaw_attention")],
     equivalent={
         "random_bits(noise, shape) >= round(dropout * 2 ** 32) -> random_bits(noise, shape) > round(dropout * 2 ** 32)":
             "differs once in 2^32 words",

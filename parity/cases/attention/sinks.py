@@ -3,6 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, integer
+from parity.cases.attention._plain import last_queries
 from parity.cases.attention.grouped_query import _drawn, _refused
 from parity.values import key_rng
 
@@ -40,7 +41,7 @@ def sinks_at_minus_infinity_are_plain_attention(side, query, key, value, sinks, 
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=array(1)),
         dict(query=array(4, 3, 5), key=array(2, 6, 5), value=array(2, 6, 2), sinks=None),
     ],
-    also=[sinks_at_minus_infinity_are_plain_attention],
+    also=[sinks_at_minus_infinity_are_plain_attention, last_queries("attention.sink_attention")],
 )
 def sink_attention(draw):
     inputs = _drawn(draw, draw(integer(1, 3)))

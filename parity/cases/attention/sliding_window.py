@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, noise, number, one_of, size
-from parity.cases.attention._plain import both, results
+from parity.cases.attention._plain import both, last_queries, results
 
 
 def is_plain_attention_with_the_window_as_mask(side, query, key, value, *, window, causal=False, **options):
@@ -59,7 +59,8 @@ _X = dict(query=array(3, 4), key=array(3, 4), value=array(3, 4))
         _X | dict(window=(1, 1), dropout=1.5),
         _X | dict(window=(1, 1), dropout=-0.1),
     ],
-    also=[is_plain_attention_with_the_window_as_mask, reads_no_key_that_a_strip_cannot_see],
+    also=[is_plain_attention_with_the_window_as_mask, reads_no_key_that_a_strip_cannot_see,
+          last_queries("attention.sliding_window_attention")],
     equivalent={
         "math.prod(lead[1:]) * hidden.size -> hidden.size": _PIECES,
         "math.prod(lead[1:]) * hidden.size -> math.prod(lead[1:])": _PIECES,

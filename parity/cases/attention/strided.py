@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, maybe, number, one_of, size
-from parity.cases.attention._plain import both, results
+from parity.cases.attention._plain import both, last_queries, results
 
 
 def is_plain_attention_with_the_pattern_as_mask(side, query, key, value, *, stride, local=0, reach=None, causal=False, **options):
@@ -68,7 +68,8 @@ _X = dict(query=array(3, 4), key=array(3, 4), value=array(3, 4))
         _X | dict(stride=2, scale=2e30),
         _X | dict(stride=2, soft_cap=0.0),
     ],
-    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_key_beyond_a_strip_and_a_class, further_than_all_is_no_limit],
+    also=[is_plain_attention_with_the_pattern_as_mask, reads_no_key_beyond_a_strip_and_a_class, further_than_all_is_no_limit,
+          last_queries("attention.strided_attention")],
 )
 def strided_attention(draw):
     lead, w = draw(dims(0, 2)), draw(size(0, 5))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, dims, flag, integer, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 from parity.cases.attention.scaled_dot_product import broadcast
 from parity.values import key_rng
 
@@ -59,7 +60,7 @@ def _equal(side, got, want):
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), dropout=1.5, k=1),
         dict(query=array(3, 4), key=array(3, 4), value=array(3, 4), dropout=-0.1, k=1),
     ],
-    also=[keeping_all_is_plain_attention, keeping_some_is_plain_attention_under_a_mask],
+    also=[keeping_all_is_plain_attention, keeping_some_is_plain_attention_under_a_mask, last_queries("attention.top_k_attention")],
     equivalent={
         "k < s -> k <= s": "the best S of S keys are all that have a weight",
         "np.count_nonzero(kept_rows[part], 1) > k -> np.count_nonzero(kept_rows[part], 1) >= k":

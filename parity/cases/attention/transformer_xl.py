@@ -1,6 +1,7 @@
 """What Transformer-XL's attention is fed: distances back only and both ways, position parts of every broadcast, remembered keys."""
 
 from parity.cases import array, case, dims, flag, left_out, mask, maybe, noise, number, one_of, size
+from parity.cases.attention._plain import last_queries
 from parity.cases.attention.scaled_dot_product import broadcast
 
 
@@ -68,7 +69,7 @@ _GOOD = dict(query=array(2, 3, 4), key=array(2, 5, 4), value=array(2, 5, 6), pos
         dict(dropout=1.5),
         dict(dropout=-0.1),
     )],
-    also=[without_position_parts_it_is_plain_attention, distances_alone_are_a_bias],
+    also=[without_position_parts_it_is_plain_attention, distances_alone_are_a_bias, last_queries("attention.transformer_xl_attention")],
 )
 def transformer_xl_attention(draw):
     lead, w = draw(dims(0, 2)), draw(size(0, 5))
