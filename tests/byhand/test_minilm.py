@@ -61,7 +61,7 @@ def test_vectors_are_those_of_sentence_transformers(ours, theirs, model):
     embedded, want = encoder.embed(TEXTS), theirs[dtype][0]
     assert embedded.vectors.dtype == want.dtype == dtype
     np.testing.assert_allclose(embedded.vectors, want, rtol=0, atol=1e-5 if dtype == "float32" else 1e-12)
-    assert [TEXTS[i] for i in embedded.cut] == [wave.__doc__.strip(), "word " * 400]
+    assert embedded.cut == [i for i, text in enumerate(TEXTS) if len(model.tokenizer(text).input_ids) > 256] != []
     assert (encoder.max_length, encoder.poolings, encoder.normalize) == (model.max_seq_length, ("mean",), True)
 
 
