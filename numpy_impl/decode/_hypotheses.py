@@ -15,7 +15,7 @@ class Hypotheses:
     tokens (B, w, L) its tokens, L = max_new_tokens; the pad stands where none has come yet
     scores (B, w), finished (B, w, L), lengths (B, w)   the finished texts, best first; score −∞ and length 0 where there is none
     open (B,)        whether a running text may still take a place among the finished ones
-    said (B, w)      the tokens that the last step chose; −1 where nothing runs
+    said (B, w)      the tokens that the last step chose; −1 where the search was over
     """
 
     def __init__(self, prompts: int, width: int, *, config: GenerationConfig, pad: int, dtype: DTypeLike):
@@ -34,9 +34,9 @@ class Hypotheses:
         self.generated += 1
         n = self.generated
 
-        # A text has at most as many ways to end as there are end tokens: among so many candidates w do not end.
+        # Each text has as many ways to end as there are end tokens: among so many candidates, w do not end.
         sums = (self.sums[:, :, None] + scores).reshape(b, w * v)
-        best = largest(sums, min(max(2, 1 + len(config.eos)) * w, w * v))               # (B, C)
+        best = largest(sums, min((1 + len(config.eos)) * w, w * v))                     # (B, C)
         sums, (parents, chosen) = sums[row, best], np.divmod(best, v)
         tokens = self.tokens[row, parents]                                              # (B, C, L)
         tokens[:, :, n - 1] = chosen
@@ -49,20 +49,20 @@ class Hypotheses:
         kept = largest(scores, w)
         self.scores = scores[row, kept]
         self.finished = np.concatenate([self.finished, tokens], 1)[row, kept]
-        self.lengths = np.concatenate([self.lengths, np.where(ready, n, 0)], 1)[row, kept]
+        self.lengths = np.concatenate([self.lengths, np.full_like(best, n)], 1)[row, kept]
 
         alive = np.where(ends, -np.inf, sums)
         running = largest(alive, w)
         self.sums, self.tokens = alive[row, running], tokens[row, running]
-        self.said = np.where(self.open[:, None] & (self.sums > -np.inf), chosen[row, running], -1)
+        self.said = np.where(self.open[:, None], chosen[row, running], -1)
 
-        # More tokens only lower a sum. Divided by length**penalty it may rise: then its bound is at the greatest length. Unless that is
-        # asked for, what the best would score if it ended here decides, which is quicker and not exact. With one group the best is that of
-        # those that go on, with several that of all candidates: so transformers has it, in version 5 and in its groups.
+        # More tokens only lower a sum. Divided by length**penalty it may rise, and then the bound of its score is at the greatest length.
+        # Unless that is asked for, what the best would score if it ended here decides, which is quicker and not exact. With one group the
+        # best is that of those that go on, with several that of all candidates: transformers has it so, in version 5 and in its groups.
         best_sums = self.sums[:, 0] if config.groups == 1 else sums[:, 0]
-        longest = config.max_new_tokens if config.early_stopping == "never" and config.length_penalty > 0 else n
+        lengths = (n, config.max_new_tokens) if config.early_stopping == "never" else (n,)
         worst = self.scores[:, -1]
-        self.open &= (best_sums / math.pow(longest, config.length_penalty) > worst) & (not over)
+        self.open &= (best_sums / max(math.pow(length, config.length_penalty) for length in lengths) > worst) & (not over)
         if config.early_stopping is True:
             self.open &= worst == -np.inf
         return parents[row, running]
@@ -76,9 +76,8 @@ def largest(x: NDArray, k: int) -> NDArray:
     >>> largest(np.array([[0.0, 2.0, 1.0, 2.0, 1.0]]), 3)
     array([[1, 3, 2]])
     """
-    n = x.shape[-1]
-    least = np.partition(x, n - k, -1)[:, n - k, None]                                   # (B, 1) the k-th largest; several may equal it
+    least = np.partition(x, -k, 1)[:, -k, None]                                         # (B, 1) the k-th largest; several may equal it
     chosen, equal = x > least, x == least
-    chosen |= equal & (np.cumsum(equal, -1) <= k - chosen.sum(-1, keepdims=True))
-    found = np.nonzero(chosen)[1].reshape(len(x), k)
-    return np.take_along_axis(found, np.argsort(-np.take_along_axis(x, found, -1), -1, kind="stable"), -1)
+    chosen |= equal & (np.cumsum(equal, 1) <= k - chosen.sum(1, keepdims=True))
+    found = np.nonzero(chosen)[1].reshape(len(x), k)                                    # in the order in which they stand
+    return np.take_along_axis(found, np.argsort(-np.take_along_axis(x, found, 1), 1, kind="stable"), 1)

@@ -32,10 +32,10 @@ class Beams(NamedTuple):
 def beam_search(model: Any, ids: NDArray, *, config: GenerationConfig, real: NDArray | None = None, cache: Any = None) -> Beams:
     """The texts y with the best  Σₙ log p(yₙ | prompt, y₁ … yₙ₋₁) / length**length_penalty  that a search along `beams` texts finds.
 
-    Each step scores every next token of every running text, and takes from all of them together the best ones, 2 · beams, or
-    (1 + end tokens) · beams. Of these the first `beams` that are no end go on; an end among the best `beams` finishes its text. The `beams`
-    best finished texts are kept. The search ends when, by `early_stopping`, none that runs can take a place among them, or
-    with max_new_tokens, which finishes the best `beams`. It is the search of transformers, token for token.
+    Each step scores every next token of every running text, and takes from all of them together the best (1 + end tokens) · beams. Of these
+    the first `beams` that do not end go on; an end among the best `beams` finishes its text. The `beams` best finished texts are kept. The
+    search is over when, by `early_stopping`, none that runs can take a place among them, or with max_new_tokens, which finishes the best
+    `beams`. It is the search of transformers, token for token.
 
     With groups > 1 each group is such a search with beams / groups beams. They take every step one after the other: before a group chooses,
     it takes diversity_penalty off the score of a token for every beam of the groups before it that has just chosen this token. The texts of
@@ -76,18 +76,19 @@ def beam_search(model: Any, ids: NDArray, *, config: GenerationConfig, real: NDA
     b, beams, width = ids.shape[0], config.beams, config.beams // config.groups
     cache = model.new_cache() if cache is None else cache
     logits = np.repeat(model.extend(ids, cache, real=real), beams, 0)                   # (B · beams, V): each prompt is read once
+    v = logits.shape[1]
     pad = config.pad if config.pad is not None else config.eos[0] if config.eos else 0
     groups = [Hypotheses(b, width, config=config, pad=pad, dtype=logits.dtype) for _ in range(config.groups)]
     first = np.arange(b)[:, None]
     for generated in range(config.max_new_tokens):
-        scores = log_softmax(logits)[0].reshape(b, config.groups, width, logits.shape[-1])                       # (B, G, w, V)
+        scores = log_softmax(logits)[0].reshape(b, config.groups, width, v)                    # (B, G, w, V)
         said: list[NDArray] = []                                                        # by each group, at this step
         parents: list[NDArray] = []                                                     # (B, w) of the B · beams rows
         for i, group in enumerate(groups):
-            own = _avoided(scores[:, i], said, config.diversity_penalty).reshape(b * width, scores.shape[-1])
+            own = _avoided(scores[:, i], said, config.diversity_penalty).reshape(b * width, v)
             history, real_too = _history(ids, group.tokens[:, :, :generated], real)
             own = process(own, history=history, generated=generated, config=config, real=real_too)
-            parents.append(beams * first + i * width + group.advance(own.reshape(b, width, own.shape[-1])))
+            parents.append(beams * first + i * width + group.advance(own.reshape(b, width, v)))
             said.append(group.said)
         if not any(group.open.any() for group in groups):
             break
@@ -134,5 +135,5 @@ def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | N
     exact_rank(who, 2, ids=ids)
     booleans(who, real=real)
     same_shape(who, ids.shape, real=real)
-    told = ids.shape[1] > 0 and (real is None or bool(real.any(-1).all()))
+    told = ids.shape[1] > 0 and (real is None or bool(real.any(1).all()))
     demand(who, told, "at least one token in every prompt", **({"ids": ids} if real is None else {"ids": ids, "real": real}))

@@ -15,7 +15,7 @@ class Hypotheses:
     tokens (B, w, L) its tokens, L = max_new_tokens; the pad stands where none has come yet
     scores (B, w), finished (B, w, L), lengths (B, w)   the finished texts, best first; score −∞ and length 0 where there is none
     open (B,)        whether a running text may still take a place among the finished ones
-    said (B, w)      the tokens that the last step chose; −1 where nothing runs
+    said (B, w)      the tokens that the last step chose; −1 where the search was over
     """
 
     said: Tensor
@@ -38,7 +38,7 @@ class Hypotheses:
         n = self.generated
 
         sums = (self.sums[:, :, None] + scores).reshape(b, w * v)
-        best = largest(sums, min(max(2, 1 + len(config.eos)) * w, w * v))               # (B, C)
+        best = largest(sums, min((1 + len(config.eos)) * w, w * v))               # (B, C)
         sums, parents, chosen = sums.gather(1, best), best // v, best % v
         tokens = _rows(self.tokens, parents)                                            # (B, C, L)
         tokens[:, :, n - 1] = chosen
@@ -51,16 +51,16 @@ class Hypotheses:
         kept = largest(scores, w)
         self.scores = scores.gather(1, kept)
         self.finished = _rows(torch.cat([self.finished, tokens], 1), kept)
-        self.lengths = torch.cat([self.lengths, n * ready], 1).gather(1, kept)
+        self.lengths = torch.cat([self.lengths, torch.full_like(best, n)], 1).gather(1, kept)
 
         alive = sums.masked_fill(ends, -torch.inf)
         running = largest(alive, w)
         self.sums, self.tokens = alive.gather(1, running), _rows(tokens, running)
-        self.said = chosen.gather(1, running).masked_fill(~self.open[:, None] | (self.sums == -torch.inf), -1)
+        self.said = chosen.gather(1, running).masked_fill(~self.open[:, None], -1)
 
-        longest = config.max_new_tokens if config.early_stopping == "never" and config.length_penalty > 0 else n
+        lengths = (n, config.max_new_tokens) if config.early_stopping == "never" else (n,)
         best_sums, worst = self.sums[:, 0] if config.groups == 1 else sums[:, 0], self.scores[:, -1]
-        self.open &= (best_sums / math.pow(longest, config.length_penalty) > worst) & (not over)
+        self.open &= (best_sums / max(math.pow(length, config.length_penalty) for length in lengths) > worst) & (not over)
         if config.early_stopping is True:
             self.open &= worst == -torch.inf
         return parents.gather(1, running)

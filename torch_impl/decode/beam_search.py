@@ -92,5 +92,5 @@ def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | Non
     exact_rank(who, 2, ids=ids)
     booleans(who, real=real)
     same_shape(who, ids.shape, real=real)
-    told = ids.shape[1] > 0 and (real is None or bool(real.any(-1).all()))
+    told = ids.shape[1] > 0 and (real is None or bool(real.any(1).all()))
     demand(who, told, "at least one token in every prompt", **({"ids": ids} if real is None else {"ids": ids, "real": real}))

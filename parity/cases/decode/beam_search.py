@@ -3,7 +3,7 @@
 import numpy as np
 
 from byhand.configs.generation import GenerationConfig
-from parity.cases import array, case, ids, integer, left_out, mask, maybe, one_of, size
+from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, one_of, size
 from parity.cases.decode._automaton import Automaton
 
 STATES = 97     # many, so that two texts seldom add the same numbers in another order: a tie that rounding decides
@@ -31,7 +31,8 @@ def own_cache(side, table, real=None, before=None, **arguments):
             yield label, got, getattr(want, label)
 
 
-def _prepared(side, table, ids, ties=None, raw=None, **options):
+def _prepared(side, table, ids, ties=None, lure=0.0, raw=None, **options):
+    table[:, list(options.get("eos", ()))] += lure
     if ties == "all":
         table = 0 * table
     elif ties == "two tokens":
@@ -67,21 +68,31 @@ BAD = dict(table=array(3, 4, hostile=False), ids=np.array([[1, 2], [0, 3]]))
     ],
 )
 def beam_search(draw):
+    if not draw.ordinary and not draw.edges and draw(flag()):
+        return few(draw)
     vocabulary = draw(size(1, 7))
-    groups = draw(one_of(1, 1, 2, 3)) if vocabulary > 1 else 1
-    groups = groups if groups <= vocabulary else 1
-    beams = groups * draw(integer(1, max(1, min(4, vocabulary // groups))))
-    b, t, most = draw(size(0, 3)), draw(integer(1, 4)), draw(integer(3 if draw.ordinary else 0, 6))
-    ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 1, 1, 2)))}))
+    groups = draw(one_of(*(n for n in (1, 1, 2, 3) if n <= vocabulary)))
+    beams = groups * draw(integer(1, min(4, vocabulary // groups)))
+    b, t, most = draw(size(0, 3)), draw(integer(1, 4)), draw(integer(5 if draw.ordinary else 0, 8))
+    ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 1, 1, 2, 3)))})) if vocabulary > 1 else (0,)
     real = draw(maybe(mask(b, t))) if t > 1 else None
     # with fewer tokens they would leave a text none
     rules = dict(min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0,))), no_repeat_ngram=draw(left_out(3)))
     return dict(
         table=array(STATES, vocabulary, hostile=False), ties=draw(one_of(None, None, None, "all", "two tokens")),
+        lure=draw(one_of(0.0, 1.0, 2.0)),
         ids=ids(b, t, below=vocabulary), real=real,
         before=draw(maybe(ids(b, 2, below=vocabulary))), max_new_tokens=most, beams=beams, groups=groups, n_best=draw(integer(1, beams)),
         eos=ends, pad=draw(maybe(integer(0, 3))), length_penalty=draw(left_out(one_of(0.0, 0.7, 2.0, -0.8))),
         early_stopping=draw(left_out(one_of(False, True, "never"))), diversity_penalty=draw(one_of(0.0, 0.4, 2.5)) if groups > 1 else 0.0,
         repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
         **(rules if vocabulary > 4 else {}),
+    )
+
+
+def few(draw):
+    """A single token more, whatever the length penalty, and fewer that may come than there are beams: some texts are missing."""
+    return dict(
+        table=array(STATES, 5, hostile=False), ids=ids(2, 2, below=5), max_new_tokens=1, suppressed=(1, 3), beams=5,
+        n_best=draw(integer(3, 5)), eos=draw(one_of((), (2,), (4, 0))), pad=draw(left_out(1)), length_penalty=draw(one_of(1.0, 200.0)),
     )
