@@ -251,6 +251,13 @@ def window(function: str, **values: Any) -> None:
             fail(function, f"{name} as a pair (left, right) of integers >= 0 or None", f"{name}={value!r}")
 
 
+def follows(function: str, *, starts: Any, held: Any) -> None:
+    """In every row the new tokens start where those that are held end. They do not after a call that broke off halfway."""
+    if starts.tolist() != held.tolist():
+        fail(function, f"tokens that start at {held.tolist()}, where those that it holds end (after a call that broke off, a new cache)",
+             f"starts={starts.tolist()}")
+
+
 def choice(function: str, options: Iterable[Any], **values: Any) -> None:
     """Every value is one of the options; the nearest one is suggested."""
     options = list(options)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import size
+from byhand.checks import follows, size
 from numpy_impl.decode.cache import Held, Places
 
 
@@ -22,7 +22,7 @@ class PageTable:
 
     Raises
     ------
-    ValueError   if page is no positive integer
+    ValueError   if page is no positive integer, or new tokens do not follow those that are held
 
     Examples
     --------
@@ -79,7 +79,8 @@ class PageTable:
         rows, had, needed = np.arange(len(places.starts)), self._pages(places.starts), self._pages(places.lengths)
         column = np.arange(self._pages(places.longest))
         if not len(self.lengths):
-            self._blocks = np.zeros((len(rows), 0), np.int64)
+            self._blocks, self.lengths = np.zeros((len(rows), 0), np.int64), places.starts
+        follows("PageTable", starts=places.starts, held=self.lengths)
         if self._blocks.shape[1] < len(column):
             self._blocks = _grown(self._blocks, len(column), axis=1)
 

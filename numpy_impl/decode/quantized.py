@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import choice, size
+from byhand.checks import choice, follows, size
 from numpy_impl.decode.cache import Held, Places
 from numpy_impl.quantize.int8 import dequantize_int8_absmax, quantize_int8_absmax
 from numpy_impl.quantize.nf4 import dequantize_nf4, quantize_nf4
@@ -39,7 +39,8 @@ class QuantizedStore:
 
     Raises
     ------
-    ValueError   if kind is none of the two, recent or block is no positive integer, or a number that becomes old is not finite in float32
+    ValueError   if kind is none of the two, recent or block is no positive integer, a number that becomes old is not finite in float32, or
+                 new tokens do not follow those that are held
 
     Examples
     --------
@@ -60,6 +61,7 @@ class QuantizedStore:
         self.kind, self.recent, self.block = kind, recent, block
         self.key: _Part | None = None
         self.value: _Part | None = None
+        self.lengths: NDArray                                           # (B,)
         self.old: NDArray                                               # (B,) how many of each row's tokens are in codes
 
     @property
@@ -71,7 +73,8 @@ class QuantizedStore:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all, the old ones as their codes tell them."""
         if self.key is None:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
-            self.old = places.starts
+            self.lengths = self.old = places.starts
+        follows("QuantizedStore", starts=places.starts, held=self.lengths)
         old = np.maximum(self.old, places.lengths - self.recent)
         at = np.arange(places.longest)
         recalled, aging, staying = (                                    # row and position of each such token
@@ -86,7 +89,7 @@ class QuantizedStore:
             part.age(x, aging)
             part.stay(x, staying)
             held.append(x)
-        self.old = old
+        self.old, self.lengths = old, places.lengths
         return Held(held[0], held[1], None if places.start is not None else np.zeros(len(key), np.int64))
 
     def reorder(self, rows: NDArray) -> None:
@@ -94,12 +97,12 @@ class QuantizedStore:
         if self.key is not None:
             self.key.reorder(rows)
             self.value.reorder(rows)
-            self.old = self.old[rows]
+            self.old, self.lengths = self.old[rows], self.lengths[rows]
 
     def crop(self, lengths: NDArray) -> None:
         """Forget what stands at position lengths[b] of row b, and behind it."""
         if self.key is not None:
-            self.old = np.minimum(self.old, lengths)
+            self.old, self.lengths = np.minimum(self.old, lengths), lengths
 
 
 class _Part:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, size
+from byhand.checks import demand, follows, size
 from numpy_impl.decode.cache import Held, Places
 
 
@@ -24,7 +24,8 @@ class RollingStore:
 
     Raises
     ------
-    ValueError   if window is no positive integer or spare no integer ≥ 0, or more is taken back than a window still stands before
+    ValueError   if window is no positive integer or spare no integer ≥ 0, tokens are taken back and no whole window is left before them, or
+                 new tokens do not follow those that are held
 
     Examples
     --------
@@ -56,6 +57,7 @@ class RollingStore:
         if self.key is None:
             self.key, self.value = (new[:, :, :0] for new in (key, value))
             self.lengths = self.oldest = places.starts
+        follows("RollingStore", starts=places.starts, held=self.lengths)
         t, end = key.shape[2], self.end
         if places.real is None and end + t <= self.key.shape[2]:
             self.end = end + t

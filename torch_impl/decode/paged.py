@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byhand.checks import size
+from byhand.checks import follows, size
 from torch_impl.decode.cache import Held, Places
 
 
@@ -55,7 +55,8 @@ class PageTable:
         rows, had, needed = torch.arange(len(places.starts)), self._pages(places.starts), self._pages(places.lengths)
         column = torch.arange(self._pages(places.longest))
         if not len(self.lengths):
-            self._blocks = torch.zeros(len(rows), 0, dtype=torch.int64)
+            self._blocks, self.lengths = torch.zeros(len(rows), 0, dtype=torch.int64), places.starts
+        follows("PageTable", starts=places.starts, held=self.lengths)
         if self._blocks.shape[1] < len(column):
             self._blocks = _grown(self._blocks, len(column), dim=1)
 

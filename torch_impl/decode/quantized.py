@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from byhand.checks import choice, size
+from byhand.checks import choice, follows, size
 from torch_impl.decode.cache import Held, Places
 from torch_impl.quantize.int8 import dequantize_int8_absmax, quantize_int8_absmax
 from torch_impl.quantize.nf4 import dequantize_nf4, quantize_nf4
@@ -30,6 +30,7 @@ class QuantizedStore:
         self.kind, self.recent, self.block = kind, recent, block
         self.key: _Part | None = None
         self.value: _Part | None = None
+        self.lengths: Tensor  # (B,) on the CPU
         self.old: Tensor  # (B,) how many of each row's tokens are in codes; on the CPU
 
     @property
@@ -41,7 +42,8 @@ class QuantizedStore:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all, the old ones as their codes tell them."""
         if self.key is None:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
-            self.old = places.starts
+            self.lengths = self.old = places.starts
+        follows("QuantizedStore", starts=places.starts, held=self.lengths)
         old = torch.maximum(self.old, places.lengths - self.recent)
         at = torch.arange(places.longest)
         recalled, aging, staying = (
@@ -57,7 +59,7 @@ class QuantizedStore:
             part.age(x, aging)
             part.stay(x, staying)
             held.append(x)
-        self.old = old
+        self.old, self.lengths = old, places.lengths
         return Held(held[0], held[1], None if places.start is not None else torch.zeros(len(key), dtype=torch.int64))
 
     def reorder(self, rows: Tensor) -> None:
@@ -65,12 +67,12 @@ class QuantizedStore:
         if self.key is not None:
             self.key.reorder(rows)
             self.value.reorder(rows)
-            self.old = self.old[rows]
+            self.old, self.lengths = self.old[rows], self.lengths[rows]
 
     def crop(self, lengths: Tensor) -> None:
         """Forget what stands at position lengths[b] of row b, and behind it."""
         if self.key is not None:
-            self.old = torch.minimum(self.old, lengths)
+            self.old, self.lengths = torch.minimum(self.old, lengths), lengths
 
 
 class _Part:

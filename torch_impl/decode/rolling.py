@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from byhand.checks import demand, size
+from byhand.checks import demand, follows, size
 from torch_impl.decode.cache import Held, Places
 
 
@@ -34,6 +34,7 @@ class RollingStore:
         if self.key is None:
             self.key, self.value = key[:, :, :0], value[:, :, :0]
             self.lengths = self.oldest = places.starts
+        follows("RollingStore", starts=places.starts, held=self.lengths)
         t, end = key.shape[2], self.end
         if places.real is None and end + t <= self.key.shape[2]:
             self.end = end + t

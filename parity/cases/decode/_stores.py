@@ -90,8 +90,15 @@ def tell(side: Any, stores: list[Any], steps: list[dict[str, Any]]) -> dict[str,
             told[f"{i}.{layer} stands"] = there
             told[f"{i}.{layer} alike"] = np.array(held.first is None)
             told[f"{i}.{layer} bytes"] = np.array(store.nbytes)
-        cache.advance(places)
+        if not step.get("broken"):
+            cache.advance(places)
     return told
+
+
+def broken_off(**options: Any) -> dict[str, Any]:
+    """A call of which the cache never heard that it ended, and then another one: to be refused."""
+    new = dict(key=array(1, 1, 2, 2), value=array(1, 1, 2, 2), real=None)
+    return options | dict(steps=[new, new | dict(broken=True), new])
 
 
 def positions(side: Any, held: Any, places: Any) -> np.ndarray:
