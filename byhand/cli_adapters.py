@@ -70,34 +70,6 @@ def validate(tier: Literal["quick", "convergence", "long", "resume", "memory"], 
     return OK if work(plan) else FAILED
 
 
-def generate(model: str | None = None, *, adapter: str | None = None, prompt: str = "def ", count: int = 64, seed: int = 0,
-             expert_memory: str | None = None) -> int:
-    """Continue a text greedily, in NumPy: by the base alone and, where an adapter is given, with it.
-
-    Parameters
-    ----------
-    model
-        The directory of a `byhand train`, `byhand quantize` or `byhand merge`, a directory as Hugging Face's hub holds a model, or a preset
-        with random weights. Not needed where the adapter is a run, which knows its base.
-    adapter
-        LoRA's files, peft's or ours, MixLoRA's, or the directory of a `byhand finetune`.
-    prompt
-        The text to continue.
-    count
-        Tokens to add.
-    seed
-        Of random weights.
-    expert_memory
-        MixLoRA: how much of the experts is held in memory, 64MB say; the others are read when tokens need them. By default all that were
-        needed once.
-    """
-    tune()
-    from byhand.commands.adapters import generate as work
-
-    work(model, adapter=adapter, prompt=prompt, count=count, seed=seed, expert_memory=expert_memory)
-    return OK
-
-
 def merge(model: str | None = None, *, adapter: str, out: str) -> int:
     """Add an adapter into its base's weights, and write the whole model as Hugging Face's hub holds it.
 
@@ -207,5 +179,5 @@ def memory(
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "finetune": with_options(finetune, FinetuneConfig), "validate": with_options(validate, FinetuneConfig),
-    "generate": generate, "merge": merge, "export": export, "quantize": quantize, "memory": memory,
+    "merge": merge, "export": export, "quantize": quantize, "memory": memory,
 }

@@ -1,10 +1,17 @@
 """The commands around real checkpoints: to convert them, and what a model makes of texts."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from byhand.cli_common import OK, tune
+import cyclopts
+
+from byhand import blas
+from byhand.cli_adapters import is_large
+from byhand.cli_common import OK, tune, with_options
+from byhand.generate_options import GenerateOptions
+from byhand.training_config import PRESETS
 
 
 def embed(
@@ -84,4 +91,33 @@ def convert(source: str, out: str, *, dtype: Literal["float32", "float16", "bflo
     return OK
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"convert": convert, "embed": embed}
+def generate(model: str | None = None, prompt: str = "def ", *,
+             count: Annotated[int | None, cyclopts.Parameter(name=["--count", "--max-tokens"])] = None, **options: Any) -> int:
+    """Write on from a prompt. The text goes to stdout as it comes, without the prompt; figures go to stderr.
+
+    What is not told is as the model's generation_config.json says; without one, the likeliest token is taken each time.
+
+    Parameters
+    ----------
+    model
+        A directory as Hugging Face's hub holds a model, the name of one on the hub, the directory of a `byhand train`, `byhand quantize` or
+        `byhand merge`, a file of weights that an experiment left, or a preset with random weights. Not needed where the adapter is a run,
+        which knows its base.
+    prompt
+        The text to go on from, or - for the standard input. An encoder-decoder such as T5 reads it, and answers.
+    count
+        Tokens to write at most. By default as the model's directory says, else 64.
+    """
+    told = {name: value for name, value in options.items() if value is not None}
+    chosen = GenerateOptions(**told)
+    here = model is not None and (model in PRESETS or Path(model).exists())
+    if "OMP_NUM_THREADS" not in os.environ and here and not is_large(str(model)):
+        blas.threads(1)                                   # sharing such small products gains little
+    tune()
+    from byhand.commands.generate import generate as work
+
+    work(model, prompt, count=count, options=chosen)
+    return OK
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"convert": convert, "embed": embed, "generate": with_options(generate, GenerateOptions)}

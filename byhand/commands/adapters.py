@@ -1,4 +1,4 @@
-"""`byhand generate`, `byhand merge` and `byhand quantize`: a base with an adapter and without, both in one, a base in 4 bits."""
+"""`byhand merge`, `byhand export` and `byhand quantize`: a base and its adapter in one, a base as it is, a base in 4 bits."""
 
 import os
 import shutil
@@ -11,41 +11,16 @@ from rich.console import Console
 from byhand import checkpoint
 from byhand.checks import demand, fail, same_names, same_shape, size
 from byhand.commands.finetune_backends import digest, numpy_base, quantization
-from byhand.continuation import continue_greedily
 from byhand.finetune_config import FinetuneConfig, config_of_run
 from byhand.finetuning.base import Base, Quantization, open_base, save_quantized
 from byhand.finetuning.expert_files import ABOUT, ExpertFiles
 from byhand.finetuning.methods import adapt, parse_budget
 from byhand.hugging_face.adapter import load_adapter
 from byhand.hugging_face.directory import save_hugging_face
-from byhand.model_source import as_bytes
 from byhand.run_directory import RunDirectory
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _OUT = Console(highlight=False, soft_wrap=True)
-
-
-def generate(where: str | None, *, adapter: str | None, prompt: str, count: int, seed: int, expert_memory: str | None = None) -> None:
-    """Print how the model continues the prompt, without the adapter and with it; of MixLoRA's experts `expert_memory` at most is held."""
-    demand("generate", bool(prompt), "a prompt of at least one byte", prompt=prompt)
-    size("generate", count=count)
-    size("generate", at_least=0, seed=seed)
-    tuning = _run_of("generate", adapter)
-    where = where or (None if tuning is None else tuning.base)
-    if where is None:
-        fail("generate", "a model, or the directory of a `byhand finetune` as the adapter", "neither")
-    experts = _experts_of("generate", adapter, expert_memory)
-    base = open_base(str(where))
-    model = _model(base, tuning, seed)
-    texts = {base.title: _continued(base, model, prompt, count)}
-    if adapter is not None:
-        texts[f"with {adapter}"] = _continued(base, with_adapter("generate", model, base, adapter, tuning, experts), prompt, count)
-    for title, text in texts.items():
-        _OUT.print(f"\n{title}:", style="bold", markup=False)
-        _OUT.print("  | " + text.replace("\n", "\n  | "), style="cyan", markup=False)
-    if experts is not None:
-        every = len(experts.layers) * experts.config.n_experts
-        _OUT.print(f"\n{experts.loads} reads of {every} files of experts; {experts.peak:,} bytes of them at once, at most")
 
 
 def merge(where: str | None, *, adapter: str, out: str) -> None:
@@ -209,21 +184,3 @@ def _new(who: str, out: str) -> Path:
     path = Path(out)
     demand(who, not path.exists() or (path.is_dir() and not any(path.iterdir())), "a directory that is new or empty", out=out)
     return path
-
-
-def _continued(base: Base, model: Any, prompt: str, count: int) -> str:
-    """The prompt and `count` tokens more, each the likeliest."""
-    context = model.config.max_length
-    if base.tokenize is as_bytes:
-        return prompt + continue_greedily(lambda ids: model(ids)[0, -1], prompt.encode(), count=count, context=context).text
-    ids = list(base.tokenize(prompt)[0])
-    given = len(ids)
-    for _ in range(count):
-        ids.append(int(model(np.array([ids[-context:]]))[0, -1].argmax()))
-    return prompt + (" ".join(map(str, ids[given:])) if base.path is None else _decode(base.path, ids[given:]))
-
-
-def _decode(path: Path, ids: list[int]) -> str:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(path / "tokenizer.json")).decode(ids)

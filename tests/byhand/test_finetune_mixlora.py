@@ -84,7 +84,7 @@ def test_from_the_checkpoint_before_the_last_it_ends_with_the_same_bits(extra, t
 
 def said(capsys, *arguments):
     capsys.readouterr()
-    assert run("generate", *arguments, "--count", 12) == cli.OK
+    assert run("generate", *arguments, "--count", 12, "--compare") == cli.OK
     printed = capsys.readouterr().out
     return re.findall(r"^  \| ([^\n]*)", printed, re.MULTILINE), printed
 

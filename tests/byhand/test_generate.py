@@ -20,7 +20,7 @@ def run(*arguments):
 def texts(capsys, *arguments):
     """{title: continuation} of a command that must work."""
     capsys.readouterr()
-    assert run("generate", *arguments) == cli.OK
+    assert run("generate", *arguments, "--compare") == cli.OK
     return dict(re.findall(r"^(.+):\n  \| ([^\n]*)", capsys.readouterr().out, re.MULTILINE))
 
 
@@ -79,7 +79,7 @@ def test_a_prompt_of_the_users(tuned, capsys):
     (["llama-nano", "--count", "0"], "count as an integer >= 1"),
     (["llama-nano", "--prompt", ""], "a prompt of at least one byte"),
     (["llama-nano", "--adapter", "/no/such"], "the directory of an adapter"),
-    (["/no/such"], "a model's directory with its config.json, or a preset"),
+    (["/no/such"], "a preset, or a directory or file that exists"),
 ])
 def test_what_will_not_do(words, complaint, capsys):
     assert complaint in refused(capsys, *words)

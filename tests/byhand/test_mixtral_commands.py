@@ -44,7 +44,7 @@ def test_a_directory_is_opened_by_the_commands(directory, capsys):
     path, config, theirs = directory
     base = open_base(str(path))
     assert base.config == config and isinstance(base.state["blocks.0.mlp.experts.up_proj"], Stacked)
-    assert run("generate", path, "--prompt", "abc", "--count", 8) == cli.OK
+    assert run("generate", path, "--prompt", "abc", "--count", 8, "--compare") == cli.OK
     said = re.search(r"\| (abc.*)", capsys.readouterr().out, re.DOTALL)
     assert said
     ids = torch.tensor([list(b"abc")])

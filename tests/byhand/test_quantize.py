@@ -102,5 +102,5 @@ def test_a_base_of_hugging_face_brings_its_tokenizer_along(tmp_path, capsys):
     assert run("finetune", "--base", tmp_path / "small", "--out", tmp_path / "run", *tune) == cli.OK
     assert run("merge", "--adapter", tmp_path / "run", "--out", tmp_path / "merged") == cli.OK
     capsys.readouterr()
-    assert run("generate", tmp_path / "merged", "--prompt", "one two", "--count", 3) == cli.OK
+    assert run("generate", tmp_path / "merged", "--prompt", "one two", "--count", 3, "--compare") == cli.OK
     assert "| one two" in capsys.readouterr().out and (tmp_path / "merged" / "tokenizer.json").is_file()

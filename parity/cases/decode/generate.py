@@ -133,9 +133,9 @@ def generate(draw):
     return dict(
         table=array(STATES, vocabulary, scale=2.0, hostile=False), model=model, ids=ids(b, t, below=vocabulary),
         real=draw(maybe(mask(b, t))) if t > 1 else None, before=held,
-        context=draw(one_of(None, integer(t + 2, t + 4), integer(t + 2, t + 6))) if model == "automaton" else None,
+        context=draw(one_of(None, *[integer(t, t + 3) if held is None else integer(t + 2, t + 5)] * 3)) if model == "automaton" else None,
         noise=draw(noise()) if draws else draw(one_of(None, Noise(seed=1))), temperature=draw(one_of(0.7, 1.0, 2.0)) if draws else 0.0,
-        max_new_tokens=most, eos=ends, pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
+        max_new_tokens=most, eos=ends, pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(one_of(0.7, 1.0, 1.6, 1.6)),
         frequency_penalty=draw(left_out(one_of(0.5))), top_k=draw(left_out(integer(1, 3))),
         stop_at=draw(one_of(None, None, (2, None), (1, 0), (1, 1))), silent=draw(one_of(False, False, True)),
         **(rules if vocabulary > 4 else {}),
