@@ -31,8 +31,8 @@ class Places:
         self.starts = starts
         self.real = None if real is None or real.all() else real
         told = np.ones((len(starts), t), dtype=bool) if self.real is None else self.real
-        self.positions = np.maximum(starts[:, None] + np.cumsum(told, -1) - 1, 0)
-        self.lengths = starts + told.sum(-1)
+        self.positions = np.maximum(starts[:, None] + np.cumsum(told, 1) - 1, 0)
+        self.lengths = starts + told.sum(1)
         alike = self.real is None and bool((starts == starts[:1]).all())
         self.start = int(starts[0]) if alike and len(starts) else 0 if alike else None
         self._masks: dict[tuple, NDArray] = {}                          # the layers of a model ask for the same one
@@ -40,12 +40,12 @@ class Places:
     @property
     def longest(self) -> int:
         """The length of the longest row after the call."""
-        return int(self.lengths.max(initial=0)) if self.start is None else self.start + self.positions.shape[1]
+        return int(self.lengths.max()) if self.start is None else self.start + self.positions.shape[1]
 
     def last(self) -> NDArray:
         """(B,) which of the T new tokens is each row's last one that is no padding; −1 where all are."""
         b, t = self.positions.shape
-        return np.full(b, t - 1) if self.real is None else t - 1 - self.real[:, ::-1].argmax(-1) - t * ~self.real.any(-1)
+        return np.full(b, t - 1) if self.real is None else np.where(self.real, np.arange(t), -1).max(1)
 
     def seen(self, first: NDArray, keys: int, left: int | None) -> NDArray:
         """(B, 1, T, S) booleans: which of the S keys, from position first[b] on, are up to each new token's own, and no more than `left`

@@ -25,7 +25,7 @@ class ContextStore:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def hold(self, key: NDArray, value: NDArray) -> None:
         """Keep them for all calls that follow."""
@@ -33,7 +33,7 @@ class ContextStore:
 
     def reorder(self, rows: NDArray) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             self.key, self.value = self.key[rows], self.value[rows]
 
 

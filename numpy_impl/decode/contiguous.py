@@ -23,18 +23,20 @@ class ContiguousStore:
     """
 
     def __init__(self) -> None:
-        self.key: NDArray = np.zeros((0, 0, 0, 0), np.float32)          # (B, K, room, E)
-        self.value: NDArray = np.zeros((0, 0, 0, 0), np.float32)        # (B, K, room, W)
+        self.key: NDArray | None = None                                 # (B, K, room, E)
+        self.value: NDArray | None = None                               # (B, K, room, W)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room included."""
-        return self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
         longest = places.longest
-        self.key, self.value = _room(self.key, key, longest), _room(self.value, value, longest)
+        if self.key is None:
+            self.key, self.value = key[:, :, :0], value[:, :, :0]
+        self.key, self.value = _room(self.key, longest), _room(self.value, longest)
         if places.start is not None:
             self.key[:, :, places.start : longest] = key
             self.value[:, :, places.start : longest] = value
@@ -46,20 +48,18 @@ class ContiguousStore:
 
     def reorder(self, rows: NDArray) -> None:
         """Row n becomes what row rows[n] was; before the first call there is nothing to move."""
-        if len(self.key) and (len(rows) != len(self.key) or (rows != np.arange(len(rows))).any()):
+        if self.key is not None and not np.array_equal(rows, np.arange(len(self.key))):
             self.key, self.value = self.key[rows], self.value[rows]
 
     def crop(self, lengths: NDArray) -> None:
         """Nothing is to be done: what stands behind a row's length is overwritten, and until then no one looks at it."""
 
 
-def _room(held: NDArray, new: NDArray, longest: int) -> NDArray:
-    """The array that is held, with room for `longest` tokens; where nothing is held yet, one for the rows and heads of the new one."""
-    b, k, _, e = new.shape
-    room = held.shape[2]
-    if held.shape[:2] != (b, k) or room < longest:
-        grown = np.zeros((b, k, max(longest, 2 * room, _LEAST), e), new.dtype)     # zeros: what is hidden is to be finite
-        if held.shape[:2] == (b, k):
-            grown[:, :, :room] = held
-        return grown
-    return held
+def _room(held: NDArray, longest: int) -> NDArray:
+    """What is held, with room for `longest` tokens at least."""
+    b, k, room, e = held.shape
+    if room >= longest:
+        return held
+    grown = np.zeros((b, k, max(longest, 2 * room, _LEAST), e), held.dtype)      # zeros: what is hidden is to be finite
+    grown[:, :, :room] = held
+    return grown

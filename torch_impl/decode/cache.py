@@ -35,7 +35,7 @@ class Places:
         b, t = self.positions.shape
         if self.real is None:
             return torch.full((b,), t - 1, device=self.positions.device)
-        return torch.where(self.real, torch.arange(t, device=self.real.device), -1).amax(-1) if t else self.positions.new_full((b,), -1)
+        return torch.where(self.real, torch.arange(t, device=self.real.device), -1).amax(-1)
 
     def seen(self, first: Tensor, keys: int, left: int | None) -> Tensor:
         """(B, 1, T, S) booleans: which of the S keys, from position first[b] on, are up to each new token's own, and no more than `left`

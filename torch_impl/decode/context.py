@@ -15,7 +15,7 @@ class ContextStore:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return 0 if self.key is None or self.value is None else self.key.nbytes + self.value.nbytes
+        return 0 if self.key is None else self.key.nbytes + self.value.nbytes
 
     def hold(self, key: Tensor, value: Tensor) -> None:
         """Keep them for all calls that follow."""
@@ -23,7 +23,7 @@ class ContextStore:
 
     def reorder(self, rows: Tensor) -> None:
         """Row n becomes what row rows[n] was."""
-        if self.key is not None and self.value is not None:
+        if self.key is not None:
             rows = rows.to(self.key.device)
             self.key, self.value = self.key[rows], self.value[rows]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, ids, mask, maybe, one_of, size
-from parity.cases.decode._stores import plain, story, to
+from parity.cases.decode._stores import story, to
 from parity.cases.decode.cache import walked
 
 
@@ -29,7 +29,7 @@ def context_store(draw):
 
 def play_cache(side, *, context, mask, steps):
     """As a Cache; and every layer's own store of the context is held in its first call, and moves with the rows."""
-    stores = [plain(side) for _ in range(2)]
+    stores = [side.get("decode.ContiguousStore")() for _ in range(2)]
     cache = side.get("decode.ContextCache")(stores, side.array(context), None if mask is None else side.array(mask))
     found = {}
 
@@ -46,7 +46,7 @@ def play_cache(side, *, context, mask, steps):
 
 def moves_with_its_rows(side, *, context, mask, steps):
     """The context of every row is that of the first row it comes from; of what was held for it too. Bytes are of all that is held."""
-    stores = [plain(side) for _ in range(2)]
+    stores = [side.get("decode.ContiguousStore")() for _ in range(2)]
     cache = side.get("decode.ContextCache")(stores, context, mask)
     rows = np.arange(len(side.numpy(context)))
     yield "lengths", cache.lengths, np.zeros(len(rows), np.int64)
