@@ -54,14 +54,14 @@ class OnDisk:
         if self.kind == "BF16":
             array = _widened(array, np.empty(self.shape, "f4"))
         array = array if dtype is None else array.astype(dtype, copy=False)
-        return array.copy() if copy and not array.flags.owndata else array
+        return array.copy() if copy is not False and not array.flags.owndata else array   # memory of its own, whatever becomes of the file
 
     def read_into(self, target: NDArray) -> None:
         """target ← the array, cast, from the file straight into its place."""
         if self.kind == "BF16" and target.dtype == np.float32:
             _widened(self._mapped(), target)
         else:
-            target[...] = self.__array__()
+            target[...] = self.__array__(copy=False)
 
     def _mapped(self) -> NDArray:
         raw = np.dtype(NUMPY_TYPES[self.kind])

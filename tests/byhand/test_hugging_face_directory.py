@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from byhand.configs.generation import GenerationConfig
 from byhand.hugging_face.bert import bert_config_to_hugging_face
 from byhand.hugging_face.directory import generation_config_in, hugging_face_kind, load_hugging_face, save_hugging_face
+from byhand.hugging_face.families import family_told
 from byhand.hugging_face.t5 import t5_config_to_hugging_face
-from byhand.model_source import open_model
+from byhand.model_source import open_model, presets
 from numpy_impl.models import bert
 from tests.byhand.hugging_face_models import BERT, DISTILBERT, IDS, LLAMA, MODELS, logits, our_logits, ours_of, shaken, theirs_of
 
@@ -146,3 +147,65 @@ def test_a_gpt2_that_ours_is_not_is_refused(tmp_path, change, message):
     spoil_config(tmp_path, **change)
     with pytest.raises(ValueError, match=message):
         load_hugging_face(tmp_path)
+
+
+def of_llama(**changes):
+    return dict(architectures=["LlamaForCausalLM"], attention_bias=False, attention_dropout=0.0, hidden_act="silu", model_type="llama",
+                rms_norm_eps=1e-05, rope_scaling=None, rope_theta=10000.0, tie_word_embeddings=False, torch_dtype="bfloat16",
+                use_cache=True, vocab_size=32000) | changes
+
+
+PUBLISHED = {
+    "smollm2-135m": (134_515_008, of_llama(
+        hidden_size=576, intermediate_size=1536, is_llama_config=True, max_position_embeddings=8192, num_attention_heads=9,
+        num_hidden_layers=30, num_key_value_heads=3, pretraining_tp=1, rope_interleaved=False, rope_theta=100000, tie_word_embeddings=True,
+        vocab_size=49152)),
+    "tinyllama-1.1b": (1_100_048_384, of_llama(
+        hidden_size=2048, intermediate_size=5632, max_position_embeddings=2048, num_attention_heads=32, num_hidden_layers=22,
+        num_key_value_heads=4, pretraining_tp=1)),
+    "mistral-7b": (7_241_732_096, of_llama(
+        architectures=["MistralForCausalLM"], model_type="mistral", hidden_size=4096, intermediate_size=14336, sliding_window=4096,
+        max_position_embeddings=32768, num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=8)),
+    "Qwen2.5-0.5B": (494_032_768, of_llama(
+        architectures=["Qwen2ForCausalLM"], model_type="qwen2", hidden_size=896, intermediate_size=4864, max_position_embeddings=32768,
+        max_window_layers=24, num_attention_heads=14, num_hidden_layers=24, num_key_value_heads=2, rms_norm_eps=1e-06, rope_theta=1e6,
+        sliding_window=32768, use_sliding_window=False, tie_word_embeddings=True, vocab_size=151936)),
+    "Qwen3-0.6B": (596_049_920, of_llama(
+        architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=128, hidden_size=1024, intermediate_size=3072,
+        max_position_embeddings=40960, max_window_layers=28, num_attention_heads=16, num_hidden_layers=28, num_key_value_heads=8,
+        rms_norm_eps=1e-06, rope_theta=1000000, sliding_window=None, use_sliding_window=False, tie_word_embeddings=True,
+        vocab_size=151936)),
+    "gpt2": (124_439_808, dict(
+        activation_function="gelu_new", architectures=["GPT2LMHeadModel"], attn_pdrop=0.1, bos_token_id=50256, embd_pdrop=0.1,
+        eos_token_id=50256, initializer_range=0.02, layer_norm_epsilon=1e-05, model_type="gpt2", n_ctx=1024, n_embd=768, n_head=12,
+        n_layer=12, n_positions=1024, resid_pdrop=0.1, summary_activation=None, vocab_size=50257)),
+    "all-MiniLM-L6-v2": (22_565_376, dict(
+        architectures=["BertModel"], attention_probs_dropout_prob=0.1, gradient_checkpointing=False, hidden_act="gelu",
+        hidden_dropout_prob=0.1, hidden_size=384, intermediate_size=1536, layer_norm_eps=1e-12, max_position_embeddings=512,
+        model_type="bert", num_attention_heads=12, num_hidden_layers=6, pad_token_id=0, position_embedding_type="absolute",
+        type_vocab_size=2, use_cache=True, vocab_size=30522)),
+    "distilbert-base-uncased": (66_362_880, dict(
+        activation="gelu", architectures=["DistilBertForMaskedLM"], attention_dropout=0.1, dim=768, dropout=0.1, hidden_dim=3072,
+        initializer_range=0.02, max_position_embeddings=512, model_type="distilbert", n_heads=12, n_layers=6, pad_token_id=0,
+        qa_dropout=0.1, seq_classif_dropout=0.2, sinusoidal_pos_embds=False, tie_weights_=True, vocab_size=30522)),
+    "t5-small": (60_506_624, dict(
+        architectures=["T5ForConditionalGeneration"], d_ff=2048, d_kv=64, d_model=512, decoder_start_token_id=0, dropout_rate=0.1,
+        eos_token_id=1, initializer_factor=1.0, is_encoder_decoder=True, layer_norm_epsilon=1e-06, model_type="t5", n_positions=512,
+        num_heads=8, num_layers=6, output_past=True, pad_token_id=0, relative_attention_num_buckets=32, vocab_size=32128)),
+    "flan-t5-small": (76_961_152, dict(
+        architectures=["T5ForConditionalGeneration"], d_ff=1024, d_kv=64, d_model=512, decoder_start_token_id=0, dropout_rate=0.1,
+        eos_token_id=1, feed_forward_proj="gated-gelu", is_encoder_decoder=True, layer_norm_epsilon=1e-06, model_type="t5",
+        num_decoder_layers=8, num_heads=6, num_layers=8, pad_token_id=0, relative_attention_max_distance=128,
+        relative_attention_num_buckets=32, tie_word_embeddings=False, vocab_size=32128)),
+}
+
+
+@pytest.mark.parametrize(("name", "count", "values"), [(name, *told) for name, told in PUBLISHED.items()], ids=PUBLISHED)
+def test_published_configs_are_read_as_the_models_they_are_of(tmp_path, name, count, values):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = family_told("test", tmp_path, values).read_config(values)
+    assert config.parameters == count
+    if name in presets():
+        assert config == presets()[name]
+    kind = hugging_face_kind(tmp_path)
+    assert kind == {"all-MiniLM-L6-v2": "Bert", "distilbert-base-uncased": "BertMaskedLM"}.get(name, type(config).__name__[:-6])
