@@ -206,7 +206,10 @@ def tokenizer_in(path: Path) -> Tokenize:
         except ImportError as error:
             raise ValueError("open_model needs the tokenizers library for a text: pip install tokenizers, or give ids") from error
         try:
-            encoded = Tokenizer.from_file(str(file)).encode(text)
+            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.no_padding()                        # of a batch, which this is not
+            tokenizer.no_truncation()                     # too long a text is the model's to refuse
+            encoded = tokenizer.encode(text)
         except BaseException as error:  # on some malformed files the library panics with what is no Exception
             if isinstance(error, KeyboardInterrupt):
                 raise

@@ -17,7 +17,7 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.t5 import T5Config
 from byhand.hugging_face.families import Family, family_of, family_told
-from byhand.hugging_face.files import CARRIED, arrays_of, file_in, read_json
+from byhand.hugging_face.files import CARRIED, POOLING, arrays_of, file_in, read_json
 from byhand.hugging_face.shapes import demand_shapes
 from byhand.hugging_face.writing import write_arrays
 from byhand.run_directory import write_whole
@@ -85,7 +85,8 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
              there is but one
     dtype    of the files: float32, float16, bfloat16 or float64; None: that of the arrays, which then must be one
     max_shard   bytes of a file at most; where there are more, shards and their index are written. None: one file
-    source   a directory whose tokenizer, generation_config.json and special tokens belong to the model: they are carried along
+    source   a directory whose tokenizer, generation_config.json, special tokens and, of a sentence encoder, pooling belong to the model:
+             they are carried along
 
     Raises
     ------
@@ -100,7 +101,7 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
     theirs = family.write_state(state, config, kind)
     for name in family.copies(config):
         theirs.pop(name, None)                                          # what is tied is not written twice
-    carried = [] if source is None else [file_in(who, Path(source), name) for name in CARRIED if (Path(source) / name).is_file()]
+    carried = {} if source is None else _carried(who, Path(source))
     if max_shard is not None:
         demand(who, type(max_shard) is int and max_shard > 0, "max_shard as a number of bytes", max_shard=max_shard)
     new = not path.exists()
@@ -111,9 +112,10 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
         if new:
             path.rmdir()
         raise
-    for file in carried:
-        if file.resolve() != (path / file.name).resolve():
-            shutil.copyfile(file, path / file.name)
+    for name, file in carried.items():
+        if file.resolve() != (path / name).resolve():
+            (path / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, path / name)
     # torch_dtype is what transformers 4 reads, dtype what version 5 does
     write_whole(path / "config.json", (json.dumps(values | {"dtype": written, "torch_dtype": written}, indent=2) + "\n").encode())
     return path
@@ -135,6 +137,14 @@ def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None =
         values = read_json(who, file_in(who, path, "config.json"))
         values = {name: values[name] for name in _OF_GENERATION if values.get(name) is not None}
     return GenerationConfig.from_hugging_face(values, prompt_length=prompt_length)
+
+
+def _carried(who: str, source: Path) -> dict[str, Path]:
+    """Name in the copy -> the file, of what belongs to the model."""
+    found = {name: file_in(who, source, name) for name in CARRIED if (source / name).is_file()}
+    if (source / POOLING / "config.json").is_file():
+        found[f"{POOLING}/config.json"] = file_in(who, file_in(who, source, POOLING), "config.json")
+    return found
 
 
 def _kept(who: str, source: Path) -> dict[str, Any]:

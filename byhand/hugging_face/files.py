@@ -18,7 +18,9 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 CARRIED = (                                     # what belongs to a model beside its config and its weights
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt",
     "tokenizer.model", "spiece.model", "chat_template.jinja", "generation_config.json",
+    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
 )
+POOLING = "1_Pooling"                           # the directory in which sentence-transformers keeps a config of its own
 
 
 def file_in(who: str, directory: Path, name: str) -> Path:
@@ -31,7 +33,7 @@ def file_in(who: str, directory: Path, name: str) -> Path:
     """
     own = directory.resolve()
     real = (own / name).resolve()
-    blobs = own.parent.parent / "blobs" if own.parent.name == "snapshots" else own
+    blobs = next((above.parent / "blobs" for above in own.parents if above.name == "snapshots"), own)
     if real.parent not in (own, blobs) or os.path.basename(name) != name:
         fail(who, f"files beside each other in {directory}, or in the blobs of a hub cache", f"{name!r}, which is {real}")
     return directory / name

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 
 from byhand.checks import fail
-from byhand.hugging_face.files import CARRIED
+from byhand.hugging_face.files import CARRIED, INDEX, POOLING, WEIGHTS
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# The config, the weights that are read, what tokenizes, and what sentence encoders add. Never a pickle.
-_WANTED = ("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", *CARRIED, "modules.json",
-           "sentence_bert_config.json", "config_sentence_transformers.json", "*_Pooling/config.json")
+# The config, the weights that are read, what tokenizes, and what makes a sentence encoder of a BERT. Never a pickle.
+_WANTED = ("config.json", WEIGHTS, "model-*.safetensors", INDEX, *CARRIED, f"{POOLING}/config.json")
 
 
 def is_hub_name(where: str) -> bool:

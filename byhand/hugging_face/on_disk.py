@@ -36,18 +36,19 @@ class OnDisk:
            [5.]]))
     """
 
-    def __init__(self, file: Path, name: str, kind: str, shape: tuple[int, ...], offset: int, steps: tuple[Any, ...] = ()):
+    def __init__(self, file: Path, name: str, kind: str, shape: tuple[int, ...], offset: int, stamp: tuple[int, ...],
+                 steps: tuple[Any, ...] = ()):
         self.file, self.name, self.kind, self.whole = file, name, kind, shape
-        self._offset, self._steps = offset, steps
+        self._offset, self._stamp, self._steps = offset, stamp, steps
         self.dtype = np.dtype("f4" if kind == "BF16" else NUMPY_TYPES[kind])
         self.shape = self._walked(np.broadcast_to(np.empty((), "?"), shape)).shape       # NumPy says it, of an array of one byte
 
     def __getitem__(self, index: Any) -> "OnDisk":
-        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, (*self._steps, index))
+        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, self._stamp, (*self._steps, index))
 
     @property
     def T(self) -> "OnDisk":
-        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, (*self._steps, None))
+        return OnDisk(self.file, self.name, self.kind, self.whole, self._offset, self._stamp, (*self._steps, None))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         array = self._mapped()                                                           # read-only, and bfloat16's bits as integers
@@ -68,6 +69,8 @@ class OnDisk:
         if not math.prod(self.whole):                                                    # of nothing there is no page to map
             return self._walked(np.empty(self.whole, raw))
         try:
+            if _stamp(self.file) != self._stamp:
+                raise ValueError("it has been written since")
             pages = np.memmap(self.file, raw, "r", self._offset, self.whole)
         except (OSError, ValueError) as error:
             raise ValueError(f"load_hugging_face needs {self.file} as it was opened, to read {self.name}; {error}") from error
@@ -201,7 +204,8 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
     """
     who = "load_hugging_face"
     try:
-        size = file.stat().st_size
+        stamp = _stamp(file)
+        size = stamp[0]
         with file.open("rb") as opened:
             first = opened.read(8)
             length = int.from_bytes(first, "little")
@@ -221,7 +225,7 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             whole = end - begin == bytes_each * math.prod(shape) and 8 + length + end <= size
             if not whole:
                 fail(who, f"a complete safetensors file in {file}, which should hold {name} up to byte {8 + length + end}", f"{size} bytes")
-            arrays[name] = OnDisk(file, name, entry["dtype"], shape, 8 + length + begin)
+            arrays[name] = OnDisk(file, name, entry["dtype"], shape, 8 + length + begin, stamp)
     except OSError as error:
         raise ValueError(f"{who} needs a file it can read; {file}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -229,6 +233,12 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             raise
         raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error
     return arrays
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Its size and what changes when it is written or replaced."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _widened(bits: NDArray, target: NDArray) -> NDArray:

@@ -109,11 +109,14 @@ def test_tokenizer_special_tokens_and_generation_config_are_carried_along(tmp_pa
     source = save_hugging_face(tmp_path / "source", config, ours_of(kind, config).state_dict())
     spoil_config(source, eos_token_id=7, bos_token_id=1, use_cache=False)
     generation = {"do_sample": True, "temperature": 0.5, "eos_token_id": [7, 8], "max_new_tokens": 9}
-    files = {"tokenizer.json": b"{}", "vocab.txt": b"a", "generation_config.json": json.dumps(generation).encode(), "notes.txt": b"no"}
+    files = {"tokenizer.json": b"{}", "vocab.txt": b"a", "generation_config.json": json.dumps(generation).encode(), "notes.txt": b"no",
+             "modules.json": b"[]", "1_Pooling/config.json": b"{}"}
+    (source / "1_Pooling").mkdir()
     for name, content in files.items():
         (source / name).write_bytes(content)
     copy = save_hugging_face(tmp_path / "copy", config, load_hugging_face(source)[1], source=source)
-    assert {file.name for file in copy.iterdir()} == {"config.json", "model.safetensors", *files} - {"notes.txt"}
+    there = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+    assert there == {"config.json", "model.safetensors", *files} - {"notes.txt"}
     assert all((copy / name).read_bytes() == files[name] for name in files if name != "notes.txt")
     values = json.loads((copy / "config.json").read_text())
     assert (values["eos_token_id"], values["bos_token_id"], "use_cache" in values) == (7, 1, False)
@@ -123,6 +126,24 @@ def test_tokenizer_special_tokens_and_generation_config_are_carried_along(tmp_pa
     assert transformers.GPT2LMHeadModel.from_pretrained(copy, local_files_only=True).generation_config.eos_token_id == 7
     save_hugging_face(source, config, load_hugging_face(source)[1], source=source)                # onto itself
     assert (source / "tokenizer.json").read_bytes() == b"{}"
+    for name in ("tokenizer.json", "1_Pooling"):
+        (source / name).rename(tmp_path / name)
+        (source / name).symlink_to(tmp_path / name)
+        with pytest.raises(ValueError, match=f"files beside each other in .*got '{name}', which is "):
+            save_hugging_face(tmp_path / "other", config, load_hugging_face(source)[1], source=source)
+        (source / name).unlink()
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_text_is_tokenized_as_it_is_whatever_a_batch_needs(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "[PAD]": 2, "[UNK]": 3}, "[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.enable_padding(length=9)
+    words.enable_truncation(2)
+    save_hugging_face(tmp_path, LLAMA, ours_of("Llama", LLAMA).state_dict())
+    words.save(str(tmp_path / "tokenizer.json"))
+    assert open_model(str(tmp_path)).tokenize("a b a a") == ([0, 1, 0, 0], ["a", "b", "a", "a"])
 
 
 def test_the_generation_config_that_transformers_writes_is_read(tmp_path):

@@ -209,10 +209,17 @@ def test_weights_that_are_not_finite_are_weights(saved, monkeypatch):
 
 def test_a_file_that_changes_after_it_was_opened_is_named(saved, monkeypatch):
     monkeypatch.undo()
-    state = load_hugging_face(saved, lazily=True)[1]
-    os.truncate(saved / "model.safetensors", 100)
-    with pytest.raises(ValueError, match=r"model.safetensors as it was opened, to read lm_head.weight"):
-        np.asarray(state["head.weight"])
+    file = saved / "model.safetensors"
+
+    def write():
+        save_hugging_face(saved, LLAMA, Llama(LLAMA).state_dict())
+
+    for change in (write, lambda: os.truncate(file, 100), file.unlink):
+        write()
+        state = load_hugging_face(saved, lazily=True)[1]
+        change()
+        with pytest.raises(ValueError, match=r"model.safetensors as it was opened, to read lm_head.weight"):
+            np.asarray(state["head.weight"])
 
 
 def test_every_array_of_every_family_has_the_shape_that_is_asked_for():
