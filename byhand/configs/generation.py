@@ -151,7 +151,7 @@ class GenerationConfig:
             if name in found and found[name] == off:
                 del found[name]
         if prompt_length is not None:
-            size(who, at_least=0, prompt_length=prompt_length)
+            size(who, at_least=0, prompt_length=prompt_length, max_length=said.get("max_length", 0), min_length=said.get("min_length", 0))
             if "max_new_tokens" not in found and "max_length" in said:
                 found["max_new_tokens"] = said["max_length"] - prompt_length
             if said.get("min_length"):

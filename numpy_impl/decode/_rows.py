@@ -22,7 +22,8 @@ def largest(function: str, logits: NDArray, *, needs: str = "a token that is not
 def best(logits: NDArray, k: int) -> NDArray:
     """(..., V): True at the k largest logits of each row, the lower ids of equal ones."""
     k = min(k, logits.shape[-1])
-    return first_of_equals(logits, np.partition(logits, -k, -1)[..., -k, None], k)
+    bound = logits.max(-1) if k == 1 else np.partition(logits, -k, -1)[..., -k]
+    return first_of_equals(logits, bound[..., None], k)
 
 
 def first_of_equals(values: NDArray, bound: NDArray, count: int | NDArray) -> NDArray:

@@ -12,6 +12,7 @@ def _gumbel(side, shape, noise):
 
 
 _HALF = "half a step of 2⁻³², moved by a part of itself: seen at the smallest u alone, where a test looks"
+_HALVES = {"bits + 0.5 -> bits + 0.5005": _HALF, "bits + 0.5 -> bits + 0.5000005": _HALF}
 _ENOUGH = "a wider reach only makes noise that cannot win"
 _DEAR = "which way the noise is made is a matter of speed"
 
@@ -21,7 +22,7 @@ _DEAR = "which way the noise is made is a matter of speed"
     play=_gumbel,
     bench=dict(shape=(8, 128000), noise=noise()),
     refuses=[dict(shape=(2, 3), noise=None), dict(shape=6, noise=noise()), dict(shape=(2, -1), noise=noise())],
-    equivalent={"bits + 0.5 -> bits + 0.5000005": _HALF},
+    equivalent=_HALVES,
 )
 def gumbel(draw):
     return dict(shape=draw(dims(min_rank=0)), noise=draw(noise()))
@@ -52,7 +53,7 @@ def the_rest_changes_nothing(side, logits, *, noise=None):
     bench=dict(logits=array(8, 128000, scale=4.0), noise=noise()),
     refuses=[*bad_rows(), *bad_rows(noise=noise()), dict(logits=array(2, 3), noise=7)],
     equivalent={
-        "bits + 0.5 -> bits + 0.5000005": _HALF,
+        **_HALVES,
         "_REACH = 26.1 -> _REACH = 26.1261": _ENOUGH,
         "_REACH = 26.1 -> _REACH = 26.1000261": _ENOUGH,
         "logits > top - _REACH -> logits >= top - _REACH": _ENOUGH,
