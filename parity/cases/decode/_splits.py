@@ -24,13 +24,13 @@ class Row:
         return Row(self.origin, self.tokens[:length], self.told[:length])
 
 
-def tale(side: Any, rng: Any, cache: Any, read: Callable, new: Callable, *, rows: int, most: int = MOST, least: int = 0,
-         before: int = 0, ragged: bool = True) -> list[Row]:
+def tale(side: Any, rng: Any, cache: Any, read: Callable, new: Callable, *, rows: int, most: int = MOST, before: int = 0,
+         ragged: bool = True) -> list[Row]:
     """The rows after a few calls, reorders and crops. Half of the tales keep them of one length, without padding; or all, if not `ragged`.
 
     new(B, T)            the tokens of a call, NumPy (B, T, ...), padding among them
     read(tokens, real)   NumPy (B, T, ...), what comes out behind each, and (B, T), of which it was asked; the cache takes the tokens in
-    least                tokens a row has in a call, at least;  before: tokens of the model's own in front of each row
+    before               how many tokens of the model's own stand in front of each row
     """
     texts, alike = [Row(n, [], []) for n in range(rows)], bool(rng.random() < 0.5) or not ragged
     steps = ["read", *rng.choice(["read", "read", "read", "reorder", "crop"], int(rng.integers(2, 6))), "read"]
@@ -45,9 +45,7 @@ def tale(side: Any, rng: Any, cache: Any, read: Callable, new: Callable, *, rows
             cache.crop(side.array(before + lengths))
             texts = [row.kept(n) for row, n in zip(texts, lengths, strict=True)]
         elif step == "read":
-            counts = np.minimum(rng.integers(least, 5 if number == 0 else 4, 1 if alike else b), most - lengths)
-            if (counts < least).any():
-                continue
+            counts = np.minimum(rng.integers(0, 5 if number == 0 else 4, 1 if alike else b), most - lengths)
             real = _padded(rng, counts, 0 if alike else int(rng.integers(0, 3)))
             tokens = new(*real.shape)
             out, asked = read(side.array(tokens), None if alike and rng.random() < 0.8 else side.array(real))
@@ -186,20 +184,24 @@ def model(side: Any, module: Any, key: Any, *, most: int = MOST, vocabulary: int
     cache = module.new_cache(**given(np.arange(rows)), **kept)
 
     def read(ids: Any, real: Any) -> tuple[np.ndarray, np.ndarray]:
-        asked = np.ones(tuple(ids.shape), bool)
-        if rng.random() < 0.5:
-            return side.numpy(module.extend(ids, cache, real=real, last=False)), asked
-        logits = side.numpy(module.extend(ids, cache, real=real))
-        out = np.repeat(logits[:, None], ids.shape[1], 1)
-        told = asked if real is None else side.numpy(real)
-        return out, told & (np.cumsum(told[:, ::-1], 1)[:, ::-1] == 1)           # the last of a row
+        told = np.ones(tuple(ids.shape), bool) if real is None else side.numpy(real)
+        way = rng.choice(["each", "last", "last", "hidden"]) if told.any(1).all() else rng.choice(["each", "hidden"])
+        if way == "last":
+            logits = side.numpy(module.extend(ids, cache, real=real))
+            return np.repeat(logits[:, None], ids.shape[1], 1), told & (np.cumsum(told[:, ::-1], 1)[:, ::-1] == 1)   # of each row the last
+        if way == "each":
+            return side.numpy(module.extend(ids, cache, real=real, last=False)), told
+        _, h = module.extend_hidden(ids, cache, real=real, last=bool(told.any(1).all()))
+        logits = getattr(module, "base", module).logits(h)
+        return side.numpy(logits[0] if side.name == "numpy" else logits), told
 
     def alone(ids: np.ndarray, row: Row) -> np.ndarray:
         whole = given(np.array([row.origin]))
         return side.numpy(module(side.array(ids)) if source is None else module(whole.pop("source"), side.array(ids), **whole))
 
     with quiet(side):
-        texts = tale(side, rng, cache, read, lambda b, t: rng.integers(0, vocabulary, (b, t)), rows=rows, most=most, least=1, before=before,
-                     ragged=ragged)
+        texts = tale(
+            side, rng, cache, read, lambda b, t: rng.integers(0, vocabulary, (b, t)), rows=rows, most=most, before=before, ragged=ragged
+        )
         lengths = np.array([before + len(row.tokens) for row in texts], np.int64)
         return [("lengths", side.numpy(cache.lengths), lengths), *compared(texts, alone)]

@@ -9,6 +9,7 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from numpy_impl.layers.module import flatten
 from parity.cases import array, case, flag, ids, integer, left_out, maybe, noise, one_of
+from parity.cases.decode import _splits
 from parity.cases.finetune._models import trainable
 
 _SIZES = dict(vocabulary=7, max_length=8, d_model=8, n_layers=2, n_heads=2)
@@ -74,6 +75,14 @@ def loss(side, module, ids, noise=None, run="keep"):
         yield "hidden's backward in inference", module.hidden(ids, run="inference")[1] is None, True
 
 
+def extends(side, module, ids, **options):
+    """`extend` is the whole text alone, behind the prompt; an empty cache takes that in first, once."""
+    before = len(module.prompt)
+    yield from _splits.model(
+        side, module, ids, most=module.config.max_length, vocabulary=7, windows=module.base.windows, before=before,
+    )
+
+
 _GPT2 = GPT2Config(**_SIZES)
 _UNSEEN = "no sample shows so small a change of the deviation"
 
@@ -86,7 +95,7 @@ _UNSEEN = "no sample shows so small a change of the deviation"
     fill={"proj.weight": array(scale=0.3, hostile=False), "norm1.weight": array(low=0.5, high=1.5),
           "norm2.weight": array(low=0.5, high=1.5), "base.norm.weight": array(low=0.5, high=1.5), "bias": array(hostile=False),
           "tokens.weight": array(hostile=False), "positions.weight": array(hostile=False), "prompt": array(hostile=False)},
-    also=[real_tokens, loss],
+    also=[real_tokens, loss, extends],
     equivalent={
         "0.02 * (rng or np.random.default_rng()).standard_normal(shape) -> "
         "0.02002 * (rng or np.random.default_rng()).standard_normal(shape)": _UNSEEN,
