@@ -13,7 +13,7 @@ class RollingStore:
     Parameters
     ----------
     window : int   how many keys a query sees, its own included
-    spare : int    how many tokens more are kept, so that as many can always be taken back
+    spare : int    how many tokens more are kept, so that as many can be taken back
 
     `append` of T tokens returns the last  window − 1 + T  keys of every row, as many as there are: what the first of the T queries may see,
     and the T keys themselves.
@@ -74,7 +74,7 @@ class RollingStore:
             self.key, self.value = _with_room(key, self.end), _with_room(value, self.end)
             self.oldest = np.maximum(self.oldest, places.lengths - self.end)
         self.lengths = places.lengths
-        seen = min(places.longest, self.window - 1 + t)                 # S: what the first of T queries sees, its own key and those behind
+        seen = min(places.longest, self.window - 1 + t)                 # S: what the first of T queries sees, and the keys behind it
         newest = slice(key.shape[2] - seen, None)
         return Held(key[:, :, newest], value[:, :, newest], None if places.start is not None else places.lengths - seen)
 
