@@ -19,7 +19,7 @@ class QuantizedStore:
     """x ≈ codes · absmax / 127 (int8), or absmax · level[code] (NF4), of keys and values older than a row's last `recent` tokens.
 
     kind is "int8" or "nf4"; `block` neighbours in a head's width share one absmax (None: all of them). A number in codes is off by at most
-    absmax / 254, or 0.152 · absmax; a recent one is exact.
+    absmax / 254, or 0.152 · absmax, and by the rounding of the dtype of the keys, in bfloat16 as much again; a recent one is exact.
     """
 
     def __init__(self, *, kind: Literal["int8", "nf4"], recent: int = 128, block: int | None = None):
