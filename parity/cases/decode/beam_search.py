@@ -81,18 +81,21 @@ def beam_search(draw):
     b, t, most = draw(size(0, 3)), draw(integer(1, 4)), draw(integer(5 if draw.ordinary else 0, 8))
     ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 1, 1, 2, 3)))})) if vocabulary > 1 else (0,)
     real = draw(maybe(mask(b, t))) if t > 1 else None
-    # with fewer tokens they would leave a text none
-    rules = dict(min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0,))), no_repeat_ngram=draw(left_out(3)))
-    return dict(
-        table=array(STATES, vocabulary, hostile=False), ties=draw(one_of(None, None, None, "all", "two tokens")),
-        lure=draw(one_of(0.0, 1.0, 2.0)),
-        ids=ids(b, t, below=vocabulary), real=real,
-        before=draw(maybe(ids(b, 2, below=vocabulary))), max_new_tokens=most, beams=beams, groups=groups, n_best=draw(integer(1, beams)),
-        eos=ends, pad=draw(maybe(integer(0, 3))), length_penalty=draw(left_out(one_of(0.0, 0.7, 2.0, -0.8))),
-        early_stopping=draw(left_out(one_of(False, True, "never"))),
-        diversity_penalty=draw(one_of(0.0, 0.4, 2.5, 2.5)) if groups > 1 else 0.0,
-        repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
-        **(rules if vocabulary > 4 else {}),
+    options = dict(
+        early_stopping=draw(left_out(one_of(False, True, "never"))), length_penalty=draw(left_out(one_of(0.0, 0.7, 2.0, -0.8))),
+        pad=draw(maybe(integer(0, 3))), lure=draw(one_of(0.0, 1.0, 2.0)), before=draw(maybe(ids(b, 2, below=vocabulary))),
+    )
+    if groups > 1:
+        options["diversity_penalty"] = draw(one_of(0.0, 0.4, 2.5, 2.5))
+    if vocabulary > 4:                                         # with fewer tokens rules would leave a text none, as both of these would
+        options |= draw(one_of(dict(min_new_tokens=draw(integer(0, most))), dict(no_repeat_ngram=3), {}))
+        options["suppressed"] = draw(left_out((0,)))
+    options |= draw(one_of(dict(repetition_penalty=draw(one_of(0.7, 1.6))), dict(ties="two tokens"), {}))
+    if groups == 1 and "repetition_penalty" not in options:    # otherwise all texts would add the same numbers in some order
+        options |= draw(one_of(dict(ties="all"), {}, {}))
+    return options | dict(
+        table=array(STATES, vocabulary, hostile=False), ids=ids(b, t, below=vocabulary), real=real, max_new_tokens=most, eos=ends,
+        beams=beams, groups=groups, n_best=draw(integer(1, beams)),
     )
 
 
