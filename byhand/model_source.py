@@ -14,7 +14,7 @@ from byhand import configs
 from byhand.checks import choice, demand, fail
 from byhand.configs.decoder import DecoderConfig
 from byhand.filling import filled
-from byhand.hugging_face.files import PICKLED, read_json, refuse_pickle
+from byhand.hugging_face.files import PICKLED, file_in, read_json, refuse_pickle
 from byhand.hugging_face.hub import from_hub, is_hub_name
 from byhand.hugging_face.on_disk import open_arrays
 from byhand.run_config import resolve
@@ -201,6 +201,7 @@ def tokenizer_in(path: Path) -> Tokenize:
     def tokenize(text: str) -> tuple[list[int], list[str]]:
         file = path / "tokenizer.json"
         demand("open_model", file.is_file(), f"a tokenizer.json in {path}, or ids instead of a text", text=text)
+        file_in("open_model", path, file.name)
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
