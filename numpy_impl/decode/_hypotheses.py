@@ -76,8 +76,7 @@ def largest(x: NDArray, k: int) -> NDArray:
     >>> largest(np.array([[0.0, 2.0, 1.0, 2.0, 1.0]]), 3)
     array([[1, 3, 2]])
     """
-    least = np.partition(x, -k, 1)[:, -k, None]                                         # (B, 1) the k-th largest; several may equal it
-    chosen, equal = x > least, x == least
-    chosen |= equal & (np.cumsum(equal, 1) <= k - chosen.sum(1, keepdims=True))
-    found = np.nonzero(chosen)[1].reshape(len(x), k)                                    # in the order in which they stand
-    return np.take_along_axis(found, np.argsort(-np.take_along_axis(x, found, 1), 1, kind="stable"), 1)
+    rows, found = np.nonzero(x >= np.partition(x, -k, 1)[:, -k, None])       # the k-th largest of a row and above; more if several equal it
+    order = np.lexsort((-x[rows, found], rows))                              # row by row, the largest first; equals stay as they stand
+    begins = np.searchsorted(rows, np.arange(len(x)))[:, None]
+    return found[order[begins + np.arange(k)]]

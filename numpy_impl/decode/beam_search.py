@@ -81,7 +81,7 @@ def beam_search(model: Any, ids: NDArray, *, config: GenerationConfig, real: NDA
     groups = [Hypotheses(b, width, config=config, pad=pad, dtype=logits.dtype) for _ in range(config.groups)]
     first = np.arange(b)[:, None]
     for generated in range(config.max_new_tokens):
-        scores = log_softmax(logits)[0].reshape(b, config.groups, width, v)                    # (B, G, w, V)
+        scores = log_softmax(logits)[0].reshape(b, config.groups, width, v)             # (B, G, w, V)
         said: list[NDArray] = []                                                        # by each group, at this step
         parents: list[NDArray] = []                                                     # (B, w) of the B · beams rows
         for i, group in enumerate(groups):
