@@ -18,8 +18,7 @@ def remembered(cache: LayerCache, k: NDArray, v: NDArray, mask: NDArray | None,
 def bias_by_distance(bias: NDArray, back: NDArray) -> NDArray:
     """(B, H, T, S), where rows differ in how far back (B, T, S) each key stands from each query, of a bias that depends on that alone.
 
-    bias (H, 1, F) is that of one query and of the F keys up to its own, so that the last is 0 back. What stands elsewhere is hidden by a
-    mask, and gets the bias of the nearest of these.
+    bias (H, 1, F) is that of one query and of the F keys up to its own: the last one is 0 back. What stands ahead, back < 0, is for a mask
+    to hide.
     """
-    f = bias.shape[-1]
-    return bias[:, 0, f - 1 - np.clip(back, 0, f - 1)].swapaxes(0, 1)
+    return bias[:, 0, -1 - np.maximum(back, 0)].swapaxes(0, 1)

@@ -116,10 +116,10 @@ class DecoderAttention(Module):
         # Rows of different lengths: what depends on how far back a key stands is another table for each row.
         demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
                lengths=cache.places.lengths.tolist())
-        back = cache.places.positions[:, :, None] - (cache.first[:, None, None] + np.arange(s))       # (B, T, S)
+        back = cache.places.positions[:, :, None] - np.arange(s)         # (B, T, S); only where a window hides the first keys are they gone
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
-        bias, _ = self._bias(1, max(cache.places.longest, 1), q.dtype)
+        bias, _ = self._bias(1, s, q.dtype)
         bias = None if bias is None else bias_by_distance(bias, back)
         return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)[0]
 

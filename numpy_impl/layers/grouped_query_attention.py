@@ -202,8 +202,8 @@ class GroupedQueryAttention(Module):
 
 
 def _band(t: int, s: int, left: int | None, right: int | None) -> NDArray:
-    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T: the last beside the last."""
-    left, right = (s + t if reach is None else min(reach, s + t) for reach in (left, right))
+    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T; T ≤ S."""
+    left, right = (s if reach is None else min(reach, s) for reach in (left, right))
     return np.tri(t, s, k=s - t + right, dtype=bool) & ~np.tri(t, s, k=s - t - left - 1, dtype=bool)
 
 

@@ -17,5 +17,4 @@ def remembered(cache: LayerCache, k: Tensor, v: Tensor, mask: Tensor | None,
 def bias_by_distance(bias: Tensor, back: Tensor) -> Tensor:
     """(B, H, T, S), where rows differ in how far back (B, T, S) each key stands from each query, of a bias that depends on that alone: bias
     (H, 1, F), of one query and of the F keys up to its own."""
-    f = bias.shape[-1]
-    return bias[:, 0, f - 1 - back.clamp(0, f - 1)].transpose(0, 1)
+    return bias[:, 0, -1 - back.clamp(min=0)].transpose(0, 1)

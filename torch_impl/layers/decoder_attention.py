@@ -74,11 +74,10 @@ class DecoderAttention(nn.Module):
             return self._attend(q, k, v, self._bias(q, t, s), noise)
         demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
                lengths=cache.places.lengths.tolist())
-        keys = cache.first.to(q.device)[:, None, None] + torch.arange(s, device=q.device)
-        back = cache.places.positions[:, :, None] - keys  # (B, T, S)
+        back = cache.places.positions[:, :, None] - torch.arange(s, device=q.device)  # (B, T, S); only a window's first keys may be gone
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
-        bias = self._bias(q, 1, max(cache.places.longest, 1))
+        bias = self._bias(q, 1, s)
         bias = None if bias is None else bias_by_distance(bias, back)
         return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)
 

@@ -108,6 +108,6 @@ class GroupedQueryAttention(nn.Module):
 
 
 def _band(t: int, s: int, left: int | None, right: int | None, device: torch.device) -> Tensor:
-    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T: the last beside the last."""
-    left, right = (s + t if reach is None else min(reach, s + t) for reach in (left, right))
+    """(T, S) booleans: key s lies in the window of query t, i − left ≤ s ≤ i + right, where i = t + S − T; T ≤ S."""
+    left, right = (s if reach is None else min(reach, s) for reach in (left, right))
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t + right).triu(s - t - left)

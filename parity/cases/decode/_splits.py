@@ -25,14 +25,15 @@ class Row:
 
 
 def tale(side: Any, rng: Any, cache: Any, read: Callable, new: Callable, *, rows: int, most: int = MOST, before: int = 0,
-         ragged: bool = True) -> list[Row]:
-    """The rows after a few calls, reorders and crops. Half of the tales keep them of one length, without padding; or all, if not `ragged`.
+         alike: bool) -> list[Row]:
+    """The rows after a few calls, reorders and crops.
 
     new(B, T)            the tokens of a call, NumPy (B, T, ...), padding among them
     read(tokens, real)   NumPy (B, T, ...), what comes out behind each, and (B, T), of which it was asked; the cache takes the tokens in
     before               how many tokens of the model's own stand in front of each row
+    alike                whether rows stay of one length, without padding
     """
-    texts, alike = [Row(n, [], []) for n in range(rows)], bool(rng.random() < 0.5) or not ragged
+    texts = [Row(n, [], []) for n in range(rows)]
     steps = ["read", *rng.choice(["read", "read", "read", "reorder", "crop"], int(rng.integers(2, 6))), "read"]
     for number, step in enumerate(steps):
         b, lengths = len(texts), np.array([len(row.tokens) for row in texts], np.int64)
@@ -102,16 +103,22 @@ def rng_of(side: Any, *arrays: Any) -> Any:
     return key_rng("splits", *(array.shape for array in told), *(array.tobytes().hex()[:64] for array in told))
 
 
-def layer(side: Any, module: Any, x: Any, *, window: int | None = None, half: int | None = None, heads: int | None = None,
-          masked: bool = False, says_causal: bool = True, context: dict[str, Any] | None = None,
-          ragged: bool = True) -> list[tuple[str, Any, Any]]:
-    """What an attention layer or a block makes of new tokens beside a cache is what it makes of the whole text, causal.
+def layer(side: Any, module: Any, x: Any, *, ragged: bool = True, **made: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What an attention layer or a block makes of new tokens beside a cache is what it makes of the whole text, causal: with rows of one
+    length and, if `ragged`, of several."""
+    for alike in (True, False)[: 1 + ragged]:
+        yield from _layer(side, module, x, alike, **made)
+
+
+def _layer(side: Any, module: Any, x: Any, alike: bool, *, window: int | None = None, half: int | None = None, heads: int | None = None,
+          masked: bool = False, says_causal: bool = True, context: dict[str, Any] | None = None) -> list[tuple[str, Any, Any]]:
+    """The same of rows that are alike, or not.
 
     window   how many tokens each sees, its own among them;  half: R/2, where queries and keys are turned, by angles of the law's own
     heads    H, where scores have a bias of the law's own;  masked: whether there is a mask of the law's own
     context  what each row also reads, for a layer with two caches: context (B, S, C) and context_mask
     """
-    rng, width, yields = rng_of(side, x), x.shape[-1], []
+    rng, width, yields = rng_of(side, x, np.array(alike)), x.shape[-1], []
     rows = 3 if context else int(rng.choice([0, 1, 2, 3, 3, 3]))
     plain = heads is None and not masked
     kept = kinds(rng, window) if plain else dict(kind="contiguous")
@@ -158,7 +165,7 @@ def layer(side: Any, module: Any, x: Any, *, window: int | None = None, half: in
         return side.numpy(_y(module(side.array(tokens), **given)))
 
     with quiet(side):
-        texts = tale(side, rng, cache, read, lambda b, t: rng.standard_normal((b, t, width)), rows=rows, ragged=ragged)
+        texts = tale(side, rng, cache, read, lambda b, t: rng.standard_normal((b, t, width)), rows=rows, alike=alike)
         lengths = np.array([len(row.tokens) for row in texts], np.int64)
         return [("lengths", side.numpy(cache.lengths), lengths), *yields, *compared(texts, alone)]
 
@@ -191,9 +198,13 @@ def model(side: Any, module: Any, key: Any, *, most: int = MOST, vocabulary: int
             return np.repeat(logits[:, None], ids.shape[1], 1), told & (np.cumsum(told[:, ::-1], 1)[:, ::-1] == 1)   # of each row the last
         if way == "each":
             return side.numpy(module.extend(ids, cache, real=real, last=False)), told
-        _, h = module.extend_hidden(ids, cache, real=real, last=bool(told.any(1).all()))
+        ends = told.any(1).all()
+        last, h = module.extend_hidden(ids, cache, real=real, **({} if ends else dict(last=False)))
         logits = getattr(module, "base", module).logits(h)
-        return side.numpy(logits[0] if side.name == "numpy" else logits), told
+        out = side.numpy(logits[0] if side.name == "numpy" else logits).copy()
+        if ends and len(out):                                           # the last logits are among those of all
+            out[np.arange(len(out)), told.shape[1] - 1 - told[:, ::-1].argmax(1)] = side.numpy(last)
+        return out, told
 
     def alone(ids: np.ndarray, row: Row) -> np.ndarray:
         whole = given(np.array([row.origin]))
@@ -201,7 +212,8 @@ def model(side: Any, module: Any, key: Any, *, most: int = MOST, vocabulary: int
 
     with quiet(side):
         texts = tale(
-            side, rng, cache, read, lambda b, t: rng.integers(0, vocabulary, (b, t)), rows=rows, most=most, before=before, ragged=ragged
+            side, rng, cache, read, lambda b, t: rng.integers(0, vocabulary, (b, t)), rows=rows, most=most, before=before,
+            alike=not ragged or bool(rng.random() < 0.5),
         )
         lengths = np.array([before + len(row.tokens) for row in texts], np.int64)
         return [("lengths", side.numpy(cache.lengths), lengths), *compared(texts, alone)]

@@ -23,7 +23,15 @@ def kept(side, *, steps):
         yield "finite", np.isfinite(side.numpy(store.key)).all() and np.isfinite(side.numpy(store.value)).all(), True
 
 
-@case("decode.ContiguousStore", play=play, also=[kept])
+def before_the_first_call(side, *, steps):
+    """There is nothing to move, to forget or to count."""
+    store = side.get("decode.ContiguousStore")()
+    store.reorder(side.array(np.array([1, 0])))
+    store.crop(side.array(np.array([0, 0])))
+    yield "bytes", store.nbytes, 0
+
+
+@case("decode.ContiguousStore", play=play, also=[kept, before_the_first_call])
 def contiguous(draw):
     steps = story(draw)
     if draw(flag()):
