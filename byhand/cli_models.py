@@ -91,7 +91,7 @@ def convert(source: str, out: str, *, dtype: Literal["float32", "float16", "bflo
     return OK
 
 
-def generate(model: str | None = None, prompt: str = "def ", *,
+def generate(model: str | None = None, prompt: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)] = "def ", *,
              count: Annotated[int | None, cyclopts.Parameter(name=["--count", "--max-tokens"])] = None, **options: Any) -> int:
     """Write on from a prompt. The text goes to stdout as it comes, without the prompt; figures go to stderr.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -182,6 +183,8 @@ def _prompt(prompt: str) -> str:
         except UnicodeDecodeError as error:
             raise ValueError(f"generate needs a prompt in UTF-8 in the standard input; {error}") from error
     demand("generate", bool(prompt), "a prompt of at least one byte", prompt=prompt)
+    demand("generate", not re.fullmatch(r"--?[a-zA-Z][\w-]*", prompt), "options that there are, and a prompt that looks like none",
+           prompt=prompt)
     try:
         prompt.encode()
     except UnicodeEncodeError:                                    # bytes of the command line that are no letters

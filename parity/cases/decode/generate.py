@@ -10,7 +10,7 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.t5 import T5Config
 from byhand.noise import Noise
-from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, noise, one_of, size
+from parity.cases import array, case, flag, ids, integer, left_out, mask, noise, one_of, size
 from parity.cases.decode._automaton import Automaton
 from parity.cases.decode.beam_search import _told
 from parity.sides import Side
@@ -126,17 +126,17 @@ def generate(draw):
     b, t, most = draw(one_of(0, 1, 2, 3, 3)), draw(integer(1, 4)), draw(integer(3 if draw.ordinary else 0, 8))
     if model != "automaton":
         b = max(b, 1)
-    ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 1, 1, 2)))}))
+    ends = tuple(sorted({draw(integer(0, vocabulary - 1)) for _ in range(draw(one_of(0, 0, 1, 1, 2)))}))
     rules = dict(min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0,))), no_repeat_ngram=draw(left_out(3)))
     draws = draw(flag())
     held = draw(one_of(None, None, ids(b, 2, below=vocabulary))) if model == "automaton" else None
     return dict(
         table=array(STATES, vocabulary, scale=2.0, hostile=False), model=model, ids=ids(b, t, below=vocabulary),
-        real=draw(maybe(mask(b, t))) if t > 1 else None, before=held,
+        real=draw(one_of(None, mask(b, t), mask(b, t, p=0.4))) if t > 1 else None, before=held,
         context=draw(one_of(None, *[integer(t, t + 3) if held is None else integer(t + 2, t + 5)] * 3)) if model == "automaton" else None,
         noise=draw(noise()) if draws else draw(one_of(None, Noise(seed=1))), temperature=draw(one_of(0.7, 1.0, 2.0)) if draws else 0.0,
-        max_new_tokens=most, eos=ends, pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(one_of(0.7, 1.0, 1.6, 1.6)),
+        max_new_tokens=most, eos=ends, pad=draw(one_of(None, None, integer(0, 3))), repetition_penalty=draw(one_of(0.7, 1.0, 1.6, 1.6)),
         frequency_penalty=draw(left_out(one_of(0.5))), top_k=draw(left_out(integer(1, 3))),
-        stop_at=draw(one_of(None, None, (2, None), (1, 0), (1, 1))), silent=draw(one_of(False, False, True)),
+        stop_at=draw(one_of(None, (2, None), (0, 0), (1, 0), (1, 1))), silent=draw(one_of(False, False, True)),
         **(rules if vocabulary > 4 else {}),
     )
