@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import demand, same_names
-from byhand.hugging_face.on_disk import read_into
+from byhand.hugging_face.combined import read_into
 
 
 def filled(make: Any, config: Any, state: Mapping[str, Any], *, dtype: str = "float32", device: str | None = None) -> Any:

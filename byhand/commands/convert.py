@@ -12,9 +12,9 @@ from byhand.commands.adapters import plain_state
 from byhand.commands.finetune_backends import numpy_base
 from byhand.finetuning.base import open_base
 from byhand.finetuning.methods import parse_budget
+from byhand.hugging_face.combined import stored_as
 from byhand.hugging_face.directory import save_hugging_face
 from byhand.hugging_face.families import family_of
-from byhand.hugging_face.on_disk import stored_as
 from byhand.model_source import Weights, build, open_weights
 
 _DTYPES = ("float32", "float16", "bfloat16")

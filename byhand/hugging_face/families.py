@@ -13,14 +13,8 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.mixtral import MixtralConfig
 from byhand.configs.t5 import T5Config
-from byhand.hugging_face.bert import (
-    bert_config_from_hugging_face,
-    bert_config_to_hugging_face,
-    bert_from_hugging_face,
-    bert_kind,
-    bert_tied,
-    bert_to_hugging_face,
-)
+from byhand.hugging_face.bert import bert_from_hugging_face, bert_tied, bert_to_hugging_face
+from byhand.hugging_face.bert_config import bert_config_from_hugging_face, bert_config_to_hugging_face, bert_kind
 from byhand.hugging_face.gpt2 import (
     gpt2_config_from_hugging_face,
     gpt2_config_to_hugging_face,

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.gpt2 import GPT2Config
+from byhand.hugging_face.combined import Joined, same_values
 from byhand.hugging_face.names import listed
-from byhand.hugging_face.on_disk import Joined, same_values
 
 _PREFIX = "transformer."                        # GPT2LMHeadModel's files have it, GPT2Model's (the one published as "gpt2") do not
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry along

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from byhand.checks import choice, demand
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.rope import RopeConfig
+from byhand.hugging_face.combined import same_values
 from byhand.hugging_face.names import listed
-from byhand.hugging_face.on_disk import same_values
 
 LLAMA_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu"}

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from byhand.checks import same_shape
 from byhand.configs.mixtral import MixtralConfig
+from byhand.hugging_face.combined import Stacked
 from byhand.hugging_face.llama import by_names, exactly, llama_names
 from byhand.hugging_face.mixtral_config import mixtral_kind
-from byhand.hugging_face.on_disk import Stacked
 
 _OF_MIXTRAL = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 _PARTS = tuple(_OF_MIXTRAL)

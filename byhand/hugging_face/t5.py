@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from byhand.checks import choice, demand
 from byhand.configs.t5 import T5Config
+from byhand.hugging_face.combined import same_values
 from byhand.hugging_face.names import listed
-from byhand.hugging_face.on_disk import same_values
 
 _ACTIVATIONS = {
     "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu", "gated-gelu": "geglu_tanh", "gated-silu": "swiglu",

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import choice, demand, fail
+from byhand.hugging_face.combined import stored_as
 from byhand.hugging_face.files import INDEX, WEIGHTS
-from byhand.hugging_face.on_disk import stored_as
 from byhand.run_directory import write_whole
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}       # ours -> the format's

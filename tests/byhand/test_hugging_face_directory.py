@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from byhand.configs.generation import GenerationConfig
-from byhand.hugging_face.bert import bert_config_to_hugging_face
+from byhand.hugging_face.bert_config import bert_config_to_hugging_face
 from byhand.hugging_face.directory import generation_config_in, hugging_face_kind, load_hugging_face, save_hugging_face
 from byhand.hugging_face.families import family_told
 from byhand.hugging_face.t5 import t5_config_to_hugging_face

@@ -10,10 +10,11 @@ import safetensors.numpy
 import torch
 from safetensors.torch import save_file
 
+from byhand.hugging_face.combined import Stacked
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face, save_hugging_face
 from byhand.hugging_face.mixtral import mixtral_from_hugging_face, mixtral_to_hugging_face
 from byhand.hugging_face.mixtral_config import MIXTRAL_TYPES, mixtral_config_to_hugging_face
-from byhand.hugging_face.on_disk import OnDisk, Stacked, open_arrays
+from byhand.hugging_face.on_disk import OnDisk, open_arrays
 from numpy_impl.models.mixtral import Mixtral
 from tests.byhand.mixtral_models import CONFIGS, LAST, QWEN2, QWEN3, TINY, arrays, theirs_of
 

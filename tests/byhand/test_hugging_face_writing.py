@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from byhand.hugging_face import writing
+from byhand.hugging_face.combined import Joined, Stacked, read_into, same_values, stored_as
 from byhand.hugging_face.directory import load_hugging_face, save_hugging_face
-from byhand.hugging_face.on_disk import Joined, Stacked, open_arrays, read_into, same_values, stored_as
+from byhand.hugging_face.on_disk import open_arrays
 from byhand.hugging_face.writing import write_arrays
 from tests.byhand.hugging_face_models import LLAMA, MODELS, ours_of, read_by_transformers, theirs_of
 

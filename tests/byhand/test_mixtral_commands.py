@@ -14,8 +14,8 @@ from byhand.configs.mixtral import MIXTRAL_PRESETS
 from byhand.finetuning.base import open_base
 from byhand.finetuning.memory import plan_memory
 from byhand.hugging_face.adapter import save_adapter
+from byhand.hugging_face.combined import Stacked
 from byhand.hugging_face.directory import load_hugging_face
-from byhand.hugging_face.on_disk import Stacked
 from byhand.model_source import open_model
 from numpy_impl.finetune.manager import adapter_state, apply_lora
 from numpy_impl.models.mixtral import Mixtral

@@ -8,14 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from byhand.configs.bert import BERT_PRESETS, BertConfig
-from byhand.hugging_face.bert import (
-    BERT_TYPES,
-    bert_config_from_hugging_face,
-    bert_config_to_hugging_face,
-    bert_from_hugging_face,
-    bert_names,
-    bert_to_hugging_face,
-)
+from byhand.hugging_face.bert import bert_from_hugging_face, bert_names, bert_to_hugging_face
+from byhand.hugging_face.bert_config import BERT_TYPES, bert_config_from_hugging_face, bert_config_to_hugging_face
 from byhand.noise import Noise
 from numpy_impl.layers.module import flatten
 from numpy_impl.models import bert as ours
