@@ -114,3 +114,28 @@ def test_a_run_without_a_checkpoint_says_how_to_go_on(tuned, tmp_path, capsys):
     run_ = shutil.copytree(tuned / "run", tmp_path / "run")
     shutil.rmtree(run_ / "checkpoints")
     assert f"byhand finetune --resume {run_}" in refused(capsys, "--adapter", run_)
+
+
+@pytest.mark.parametrize("name", ["run", "qlora", "ia3", "prompt", "torch"])
+def test_alone_the_adapters_text_is_streamed_and_both_sides_write_it(name, tuned, capsys):
+    _, want = texts(capsys, "--adapter", tuned / name, "--count", 16).values()
+    for options in ([], ["--backend", "torch"], ["--dtype", "float64"], ["--backend", "torch", "--dtype", "float64"]):
+        capsys.readouterr()
+        assert run("generate", "--adapter", tuned / name, "--count", 16, *options) == cli.OK
+        assert ("def " + capsys.readouterr().out.removesuffix("\n")).split("\n")[0] == want
+    assert run("generate", "--adapter", tuned / name, "--count", 4, "--beams", 2, "--backend", "torch") == cli.OK
+    by_torch = capsys.readouterr().out
+    assert run("generate", "--adapter", tuned / name, "--count", 4, "--beams", 2) == cli.OK
+    assert capsys.readouterr().out == by_torch
+
+
+def test_the_files_of_an_adapter_on_both_sides(tuned, capsys):
+    found = []
+    for options in ([], ["--backend", "torch"], ["--dtype", "float64"]):
+        assert run("generate", tuned / "base", "--adapter", tuned / "run" / "adapter", "--count", 16, *options) == cli.OK
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] == found[2]
+    assert run("generate", tuned / "small", "--count", 16) == cli.OK
+    small = capsys.readouterr().out
+    assert run("generate", tuned / "small", "--count", 16, "--backend", "torch") == cli.OK
+    assert capsys.readouterr().out == small
