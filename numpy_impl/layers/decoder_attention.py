@@ -109,19 +109,25 @@ class DecoderAttention(Module):
     def _remember(self, q: NDArray, k: NDArray, v: NDArray, cache: LayerCache, noise: Noise | None) -> NDArray:
         """The heads (B, H, T, D/H) of the newest tokens, which also see the keys and values that are remembered."""
         left = self.window - 1 if self.attention == "window" else None
-        k, v, mask, alike = remembered(cache, k, v, None, left)
-        t, s = q.shape[-2], k.shape[-2]
+        key, value, mask, alike = remembered(cache, k, v, None, left)
+        t, s = q.shape[2], key.shape[2]
         if alike:
-            return self._attend(q, k, v, self._bias(t, s, q.dtype)[0], noise)[0]
+            return self._attend(q, key, value, self._bias(t, s, q.dtype)[0], noise)[0]
+        if self.attention == "linear":
+            # In a sum over keys the order is all the same: those from before the call come first, then the new ones, whatever the lengths
+            # of the rows. What is no token adds nothing, φ(−∞) = 0.
+            starts, real = cache.places.starts, cache.places.real
+            before = np.arange(starts.max())
+            there = np.concatenate([before < starts[:, None], np.ones((len(k), t), bool) if real is None else real], axis=1)   # (B, S)
+            k, v = np.concatenate([key[:, :, before], k], axis=2), np.concatenate([value[:, :, before], v], axis=2)
+            return linear_attention(q, np.where(there[:, None, :, None], k, -np.inf), v, causal=True)[0]
         # Rows of different lengths: what depends on how far back a key stands is another table for each row.
-        demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
-               lengths=cache.places.lengths.tolist())
         back = cache.places.positions[:, :, None] - np.arange(s)         # (B, T, S); only where a window hides the first keys are they gone
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
         bias, _ = self._bias(1, s, q.dtype)
         bias = None if bias is None else bias_by_distance(bias, back)
-        return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)[0]
+        return scaled_dot_product(q, key, value, bias, mask=mask, dropout=self.dropout, noise=noise)[0]
 
     def _rotation(self, x: NDArray, positions: NDArray) -> Callable:
         """q (..., T, E) -> q with the token at each position turned by it, and the pullback; q as it is where positions do not turn."""

@@ -94,7 +94,7 @@ def test_what_is_refused_leaves_the_cache_as_it_was(family, what):
 @pytest.mark.parametrize("kind", [
     dict(kind="contiguous"), dict(kind="paged", page=2), dict(kind="int8", recent=2), dict(kind="nf4", recent=2, block=2),
 ], ids=lambda kind: kind["kind"])
-@pytest.mark.parametrize("family", [family for family in _FAMILIES if family != "linear"])
+@pytest.mark.parametrize("family", _FAMILIES)
 def test_every_kind_of_cache_gives_both_sides_the_same(family, kind):
     one, other = pair(family)
     held = caches(family, one, other, **kind)

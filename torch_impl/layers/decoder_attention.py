@@ -68,18 +68,23 @@ class DecoderAttention(nn.Module):
 
     def _remember(self, q: Tensor, k: Tensor, v: Tensor, cache: LayerCache, noise: Noise | None) -> Tensor:
         """The heads (B, H, T, D/H) of the newest tokens, which also see the keys and values that are remembered."""
-        k, v, mask, alike = remembered(cache, k, v, None, self.window - 1 if self.attention == "window" else None)
-        t, s = q.shape[-2], k.shape[-2]
+        key, value, mask, alike = remembered(cache, k, v, None, self.window - 1 if self.attention == "window" else None)
+        t, s = q.shape[-2], key.shape[-2]
         if alike:
-            return self._attend(q, k, v, self._bias(q, t, s), noise)
-        demand("DecoderAttention", self.attention != "linear", "rows of one length, and no padding, beside linear attention with a cache",
-               lengths=cache.places.lengths.tolist())
+            return self._attend(q, key, value, self._bias(q, t, s), noise)
+        if self.attention == "linear":  # in whatever order keys come: first those from before the call; what is no token adds φ(−∞) = 0
+            starts, real = cache.places.starts.to(q.device), cache.places.real
+            before = torch.arange(int(cache.places.starts.max()), device=q.device)
+            told = torch.ones(len(k), t, dtype=torch.bool, device=q.device) if real is None else real
+            there = torch.cat([before < starts[:, None], told], 1)[:, None, :, None]  # (B, 1, S, 1)
+            k, v = torch.cat([key[:, :, before], k], 2), torch.cat([value[:, :, before], v], 2)
+            return linear_attention(q, k.masked_fill(~there, -torch.inf), v, causal=True)
         back = cache.places.positions[:, :, None] - torch.arange(s, device=q.device)  # (B, T, S); only a window's first keys may be gone
         if self.attention == "strided":
             mask = mask & ((back < self.local) | (back % self.stride == 0))[:, None]
         bias = self._bias(q, 1, s)
         bias = None if bias is None else bias_by_distance(bias, back)
-        return scaled_dot_product(q, k, v, bias, mask=mask, dropout=self.dropout, noise=noise)
+        return scaled_dot_product(q, key, value, bias, mask=mask, dropout=self.dropout, noise=noise)
 
     def _bias(self, x: Tensor, t: int, s: int) -> Tensor | None:
         if self.positions == "relative":

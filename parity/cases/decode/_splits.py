@@ -103,10 +103,10 @@ def rng_of(side: Any, *arrays: Any) -> Any:
     return key_rng("splits", *(array.shape for array in told), *(array.tobytes().hex()[:64] for array in told))
 
 
-def layer(side: Any, module: Any, x: Any, *, ragged: bool = True, **made: Any) -> Iterator[tuple[str, Any, Any]]:
+def layer(side: Any, module: Any, x: Any, **made: Any) -> Iterator[tuple[str, Any, Any]]:
     """What an attention layer or a block makes of new tokens beside a cache is what it makes of the whole text, causal: with rows of one
-    length and, if `ragged`, of several."""
-    for alike in (True, False)[: 1 + ragged]:
+    length, and of several."""
+    for alike in (True, False):
         yield from _layer(side, module, x, alike, **made)
 
 
@@ -176,7 +176,7 @@ def _y(result: Any) -> Any:
 
 
 def model(side: Any, module: Any, key: Any, *, most: int = MOST, vocabulary: int, windows: tuple = (None,), before: int = 0,
-          source: dict[str, Any] | None = None, ragged: bool = True) -> list[tuple[str, Any, Any]]:
+          source: dict[str, Any] | None = None) -> list[tuple[str, Any, Any]]:
     """`extend`, behind the last token of a row or behind every one, is the whole text alone.
 
     source   of an encoder–decoder: source (B, S) and perhaps source_mask
@@ -213,7 +213,7 @@ def model(side: Any, module: Any, key: Any, *, most: int = MOST, vocabulary: int
     with quiet(side):
         texts = tale(
             side, rng, cache, read, lambda b, t: rng.integers(0, vocabulary, (b, t)), rows=rows, most=most, before=before,
-            alike=not ragged or bool(rng.random() < 0.5),
+            alike=bool(rng.random() < 0.5),
         )
         lengths = np.array([before + len(row.tokens) for row in texts], np.int64)
         return [("lengths", side.numpy(cache.lengths), lengths), *compared(texts, alone)]

@@ -32,7 +32,7 @@ def is_attention_as_it_was_on_common_ground(side: Side, module, x, noise=None):
 
 def goes_on(side, module, x, **options):
     """Beside a cache it is what it is of the whole text."""
-    yield from _splits.layer(side, module, x, window=module.window, says_causal=False, ragged=module.attention != "linear")
+    yield from _splits.layer(side, module, x, window=module.window, says_causal=False)
 
 
 _INIT = dict(d_model=4, n_heads=2)

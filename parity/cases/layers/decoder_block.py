@@ -8,8 +8,7 @@ from parity.cases.layers.decoder_attention import attention_options
 
 def goes_on(side, module, x, **options):
     """Beside a cache it is what it is of the whole text."""
-    attn = module.attn
-    yield from _splits.layer(side, module, x, window=attn.window, says_causal=False, ragged=attn.attention != "linear")
+    yield from _splits.layer(side, module, x, window=module.attn.window, says_causal=False)
 
 
 _INIT = dict(d_model=4, n_heads=2, d_hidden=8)

@@ -42,7 +42,6 @@ def extends(side, module, ids, **options):
     config = module.config
     yield from _splits.model(
         side, module, ids, most=min(config.max_length, _splits.MOST), vocabulary=config.vocabulary, windows=module.windows,
-        ragged=getattr(config, "attention", None) != "linear",
     )
 
 
