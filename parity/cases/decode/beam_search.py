@@ -9,7 +9,13 @@ from parity.cases.decode._automaton import Automaton
 STATES = 97     # many, so that two texts seldom add the same numbers in another order: a tie that rounding decides
 
 
-def play(side, table, real=None, before=None, poison=None, **arguments):
+def play(side, every=({},), **arguments):
+    """One search, or one with each of several options."""
+    found = [_played(side, **arguments, **options) for options in every]
+    return found[0] if len(found) == 1 else {f"{i}.{label}": value for i, one in enumerate(found) for label, value in one.items()}
+
+
+def _played(side, table, real=None, before=None, poison=None, **arguments):
     """The search, the states of the beams when it ended, and what was read in each call: the prompt once, then a token a beam."""
     if poison is not None:
         table = np.where(np.arange(table.size).reshape(table.shape) == 3, poison, table)
@@ -23,7 +29,7 @@ def play(side, table, real=None, before=None, poison=None, **arguments):
 
 def own_cache(side, table, real=None, before=None, **arguments):
     """A search makes its own cache if it is given none."""
-    if before is None:
+    if before is None and "every" not in arguments:
         search, (model, ids, config) = side.get("decode.beam_search"), _prepared(side, table, **arguments)
         real = None if real is None else side.array(_told(side.numpy(real)))
         want = search(model, ids, config=config, real=real, cache=model.new_cache())
@@ -73,8 +79,8 @@ BAD = dict(table=array(3, 4, hostile=False), ids=np.array([[1, 2], [0, 3]]))
     ],
 )
 def beam_search(draw):
-    if not draw.ordinary and not draw.edges and draw(flag()):
-        return few(draw)
+    if not draw.edges and draw(flag()):
+        return many(draw) if draw.ordinary else few(draw)
     vocabulary = draw(size(1, 7))
     groups = draw(one_of(*(n for n in (1, 2, 3) if n <= vocabulary)))
     beams = groups * draw(integer(1, min(4, vocabulary // groups)))
@@ -104,4 +110,13 @@ def few(draw):
     return dict(
         table=array(STATES, 5, hostile=False), ids=ids(2, 2, below=5), max_new_tokens=1, suppressed=(1, 3), beams=5,
         n_best=draw(integer(4, 5)), eos=draw(one_of((), (), (2,), (4, 0))), length_penalty=draw(one_of(1.0, 200.0)),
+    )
+
+
+def many(draw):
+    """So many prompts that for some of them it decides what a search that is not exact holds to be still within reach."""
+    every = [dict(beams=5, n_best=5), dict(beams=4, n_best=4, groups=2, diversity_penalty=1.0)]
+    return dict(
+        table=array(STATES, 6, hostile=False), ids=ids(30, 1, below=6), max_new_tokens=8, eos=(2,), lure=1.0, length_penalty=2.0,
+        every=[options | dict(early_stopping=stop) for options in every for stop in (False, True, "never")],
     )
