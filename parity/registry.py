@@ -177,6 +177,7 @@ def select(names: Iterable[str] = ()) -> list[Component]:
             pool = [*known, *(c.public for c in known.values()), *{c.room for c in known.values()}]
             near = difflib.get_close_matches(dotted, pool, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+            hint += "".join(f"; {file} cannot be imported: {why}" for file, why in broken().items())
             raise ValueError(f"parity needs the name of a component, a file or a room; got {name!r}{hint}")
         chosen |= {c.name: c for c in hits}
     return list(chosen.values())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import parity
+from parity import registry
 from parity.cases import array, dims, left_out, mask, maybe, noise, one_of, size
 from parity.cli import main
 from parity.mirror import _faults
@@ -206,6 +207,13 @@ def test_names_may_be_rooms_files_or_components():
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(ValueError, match=r"did you mean .*layer_norm"):
         select(["ops.layernorm"])
+
+
+def test_a_name_in_a_case_file_that_is_broken(monkeypatch):
+    """The error of its import is told: the name is not there because of it."""
+    monkeypatch.setitem(registry._BROKEN, "parity.cases.ops.new", "SyntaxError: invalid syntax")
+    with pytest.raises(ValueError, match=r"'ops\.new_op'.*parity\.cases\.ops\.new cannot be imported: SyntaxError"):
+        select(["ops.new_op"])
 
 
 def test_a_case_in_another_room_is_refused():
