@@ -65,14 +65,19 @@ class TokenText:
                  token: Callable[[int], str | None] = lambda _: None):
         self._decode, self._token = decode, token
         self._window, self._said = list(before), len(decode(before))
+        self._run = False                               # whether the last token with a text stands for a byte
         self._sure = len(self._window)                  # up to here the window's text had been given out, and nothing held back
 
     def push(self, token: int) -> str:
         """The text that this token completes."""
         self._window.append(token)
         if _BYTE.fullmatch(self._token(token) or ""):
+            self._run = True
             return ""
         text = self._decode(self._window)
+        if self._run and text == self._decode(self._window[:-1]):
+            return ""                                   # a token without text, an end of text say, which the decoder skips, ends no run
+        self._run = False
         if text.endswith(_UNFINISHED):
             return self._give(text[:-1])
         new = self._give(text)
@@ -145,7 +150,7 @@ class TextStream:
 
 
 def open_tokenizer(path: Path) -> Any:
-    """The tokenizers library's tokenizer of a directory.
+    """The tokenizers library's tokenizer of a directory, which neither cuts texts off nor pads them.
 
     Raises
     ------
@@ -159,11 +164,14 @@ def open_tokenizer(path: Path) -> Any:
     except ImportError as error:
         raise ValueError(f"{who} needs the tokenizers library: pip install tokenizers") from error
     try:
-        return Tokenizer.from_file(str(file))
+        found = Tokenizer.from_file(str(file))
     except BaseException as error:                      # on some malformed files the library panics with what is no Exception
         if isinstance(error, KeyboardInterrupt):
             raise
         raise ValueError(f"{who} needs a whole tokenizer.json; {file}: {error}") from error
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def _begun(text: str, stop: str) -> int:

@@ -1,12 +1,10 @@
 """`byhand generate`: a text goes on, in NumPy or PyTorch, as it is written or searched for."""
 
-import dataclasses
 import json
 import re
 import sys
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,38 +12,11 @@ from rich.console import Console
 from byhand.checks import demand, fail, size
 from byhand.cli_common import log
 from byhand.commands.generate_models import Opened, open_for
+from byhand.commands.generate_task import Report, Task
 from byhand.configs.generation import GenerationConfig
 from byhand.generate_options import GenerateOptions
-from byhand.model_source import as_bytes
-from byhand.noise import Noise
-from byhand.text_stream import ByteText, TextStream, TokenText, open_tokenizer
 
 _OUT = Console(highlight=False, soft_wrap=True)
-
-
-class Written(NamedTuple):
-    """A text: its tokens, what ended it, and a beam's score."""
-
-    text: str
-    tokens: list[int]
-    reason: str
-    score: float | None = None
-
-
-class Report(NamedTuple):
-    """What was written, the best text first; seconds in all and to the first token; the smallest lead of a chosen token, if that was looked
-    at."""
-
-    texts: list[Written]
-    seconds: float
-    first: float
-    gap: float | None
-
-    @property
-    def rate(self) -> float | None:
-        """Tokens of the first text a second: those behind the first one, which waits for the prompt to be read."""
-        rest, count = self.seconds - self.first, len(self.texts[0].tokens) - 1
-        return count / rest if count > 0 and rest > 0 else None
 
 
 def generate(where: str | None, prompt: str, *, count: int | None, options: GenerateOptions) -> None:
@@ -73,84 +44,6 @@ def generate(where: str | None, prompt: str, *, count: int | None, options: Gene
         log(line)
 
 
-class Task:
-    """A prompt as tokens, and how it is to go on: everything is checked here that can be without the weights."""
-
-    def __init__(self, opened: Opened, prompt: str, count: int | None, options: GenerateOptions):
-        config = opened.config
-        self.opened, self.options = opened, options
-        self.bytes = opened.tokenize is as_bytes
-        self._tokenizer = None if self.bytes or opened.path is None else open_tokenizer(opened.path)
-        self.text, self.prompt = prompt, self._ids(prompt, special=True)
-        vocabulary = config.vocabulary
-        demand("generate", bool(self.prompt), "a prompt of at least one token", prompt=prompt)
-        demand("generate", max(self.prompt) < vocabulary, f"a tokenizer of the model's, which knows {vocabulary} tokens",
-               token=max(self.prompt))
-        most = None if opened.encodes else getattr(config, "max_length", None)
-        if most is not None:
-            demand("generate", len(self.prompt) <= most, f"a prompt of at most {most} tokens, the model's context", tokens=len(self.prompt))
-        if options.cache == "rolling" and hasattr(config, "n_kv_heads"):
-            demand("generate", config.window is not None, "a model with a window for --cache rolling", window=None)
-        found = options.over(opened.defaults(1 if opened.encodes else len(self.prompt), count), count)
-        words = tuple(dict.fromkeys(tuple(self._ids(start + text)) for text in options.ban or () for start in ("", " ")))
-        targets = getattr(config, "target_vocabulary", vocabulary)
-        beyond = tuple(token for token in range(256, targets) if token not in found.eos) if self.bytes else ()
-        limit = {} if most is None or found.beams == 1 else {"max_new_tokens": min(found.max_new_tokens, most - len(self.prompt) + 1)}
-        self.config = dataclasses.replace(found, banned=found.banned + words, suppressed=found.suppressed + beyond, **limit)
-        demand("generate", found.beams <= targets, f"at most as many beams as there are tokens, {targets}", beams=found.beams)
-
-    def _ids(self, text: str, *, special: bool = False) -> list[int]:
-        return as_bytes(text)[0] if self._tokenizer is None else self._tokenizer.encode(text, add_special_tokens=special).ids
-
-    def stream(self) -> TextStream:
-        """Where tokens become text."""
-        if self._tokenizer is None:
-            return TextStream(ByteText(), stop=self.config.stop)
-        before = [] if self.opened.encodes else self.prompt
-        return TextStream(TokenText(self._tokenizer.decode, before=before, token=self._tokenizer.id_to_token), stop=self.config.stop)
-
-    def run(self, model: Any, write: Callable[[str], None] | None) -> Report:
-        """Write on, handing text to `write` as it becomes final."""
-        side, began = self.opened.side, time.perf_counter()
-        ids = side.array([self.prompt])
-        if self.opened.encodes:
-            cache, ids = model.new_cache(ids, kind=self.options.cache), side.array([[self.opened.config.start]])
-        else:
-            cache = model.new_cache(kind=self.options.cache)
-        if self.config.beams > 1:
-            return self._search(model, ids, cache, write, began)
-        stream, tokens, first = self.stream(), [], 0.0
-
-        def on_tokens(new: Any, _: Any) -> bool:
-            nonlocal first
-            first = first or time.perf_counter() - began
-            tokens.append(int(new[0]))
-            if tokens[-1] not in self.config.eos:
-                _say(write, stream.push(tokens[-1]))
-            return stream.stopped is not None
-
-        try:
-            found = side.generate(model, ids, config=self.config, cache=cache, noise=Noise(self.options.seed), on_tokens=on_tokens)
-        except KeyboardInterrupt as error:
-            error.add_note(f"{len(tokens)} tokens had come in {time.perf_counter() - began:.2f} s.")
-            raise
-        _say(write, stream.finish())
-        seconds = time.perf_counter() - began
-        return Report([Written(stream.text, tokens, found.reasons[0])], seconds, first, float(found.gap))
-
-    def _search(self, model: Any, ids: Any, cache: Any, write: Callable[[str], None] | None, began: float) -> Report:
-        found = self.opened.side.beam_search(model, ids, config=self.config, cache=cache)
-        seconds, texts = time.perf_counter() - began, []
-        for tokens, n, score in zip(found.sequences[0].tolist(), found.lengths[0].tolist(), found.scores[0].tolist(), strict=True):
-            stream = self.stream()
-            ended = n and tokens[n - 1] in self.config.eos
-            text = "".join([*map(stream.push, tokens[: n - 1 if ended else n]), stream.finish()])
-            texts.append(Written(text, tokens[:n], "eos" if ended else "length", score))
-        texts = [text for text in texts if text.tokens] or texts[:1]
-        _say(write, "\n".join(text.text for text in texts))
-        return Report(texts, seconds, seconds, None)
-
-
 class _output:
     """stdout, written to at once; a line that was begun is ended, whatever happens."""
 
@@ -168,11 +61,6 @@ class _output:
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None or (self._last and issubclass(kind, KeyboardInterrupt)):
             self._write("\n")
-
-
-def _say(write: Callable[[str], None] | None, text: str) -> None:
-    if write is not None and text:
-        write(text)
 
 
 def _prompt(prompt: str) -> str:

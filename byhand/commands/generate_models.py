@@ -66,9 +66,9 @@ class Opened:
             return GenerationConfig()                             # the directory of a run of ours
         try:
             return generation_config_in(self.path, prompt_length=length)
-        except ValueError:
+        except ValueError as error:
             if count is None:
-                raise
+                raise ValueError(f"{error}, in the model's directory, for a prompt of {length} tokens") from error
             return generation_config_in(self.path, prompt_length=0)     # its max_length is below the prompt: `count` takes its place
 
     def build(self, *, adapted: bool) -> Any:

@@ -204,6 +204,19 @@ def test_models_and_prompts_that_will_not_do(hub, tmp_path, capsys, monkeypatch)
         assert "a whole tokenizer.json" in refused(capsys, hub / "llama", "the")
     finally:
         (tmp_path / "kept").replace(hub / "llama" / "tokenizer.json")
+    for change, complaint in (
+        ({"max_length": 2}, "for a prompt of"), ({"guidance_scale": 2.0}, "guidance_scale"), ({"top_p": 3}, "top_p in [0, 1]"),
+        ({"suppress_tokens": [9999]}, "suppressed below the vocabulary"), ({"forced_eos_token_id": 9999}, "forced_last below"),
+        ({"num_beams": 2, "do_sample": True}, "temperature 0 with beams"),
+        ({"do_sample": True, "temperature": float("nan")}, "temperature >= 0 and finite"),
+    ):
+        file = hub / "gpt2" / "generation_config.json"
+        before = file.read_text()
+        try:
+            file.write_text(json.dumps(json.loads(before) | change))
+            assert complaint in refused(capsys, hub / "gpt2", "the same text")
+        finally:
+            file.write_text(before)
     assert not read
 
 

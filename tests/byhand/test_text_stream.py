@@ -54,6 +54,7 @@ def test_the_pieces_are_the_text_of_all_tokens(kind, data):
     ids = data.draw(st.lists(st.integers(0, made.get_vocab_size() - 1), max_size=20))
     if kind == "llama" and data.draw(st.booleans()):            # bytes of letters, whole and cut
         ids = [3 + byte for byte in "é😀a日".encode()[data.draw(st.integers(0, 3)) :]] + ids
+        ids.insert(data.draw(st.integers(0, 8)), 0)             # and among them a token that is skipped
     stream = stream_of(made, before)
     pieces = [stream.push(token) for token in ids]
     assert "".join([*pieces, stream.finish()]) == made.decode([*before, *ids])[len(made.decode(before)) :]
