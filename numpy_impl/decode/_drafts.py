@@ -40,7 +40,7 @@ class ModelDrafter:
         """One token after the other, each read before the next is drawn."""
         if self.room is not None:
             most = np.clip(self.room + 1 - text.counts, 0, most)                # the last one is not read
-        g, rows = int(most.max(initial=0)), np.arange(len(most))
+        g, rows = int(most.max()), np.arange(len(most))
         tokens, said = np.zeros((len(most), g), np.int64), []
         for i in range(g):
             drafts = i < most
@@ -66,20 +66,19 @@ class LookUp:
 
     def propose(self, text: Text, most: NDArray, noise: Noise | None) -> tuple[NDArray, NDArray | None, NDArray]:
         """The tokens that followed."""
-        columns = int(text.counts.max(initial=0))
+        columns = int(text.counts.max())
         written = np.arange(columns) < text.counts[:, None]
         told = np.ones((len(most), text.start), bool) if text.real is None else text.real
         ids, real = behind_padding(text.ids[:, : text.start + columns], np.concatenate([told, written], 1))     # (B, C), newest last
-        ids, c = np.where(real, ids, -1), ids.shape[1]
-        same, run = np.ones((len(most), c - 1), bool), np.zeros((len(most), c - 1), np.int64)
-        for back in range(min(_NGRAM, c - 1)):                                  # of each place but the last: how long a run ends there
-            same[:, :back] = False
-            same[:, back:] &= ids[:, : c - 1 - back] == ids[:, c - 1 - back, None]
+        ids = np.concatenate([np.full((len(most), _NGRAM), -1), np.where(real, ids, -1)], 1)                    # −1 is no token
+        same, run = np.ones(ids[:, 1:].shape, bool), np.zeros(ids[:, 1:].shape, np.int64)
+        for back in range(_NGRAM):                                              # of each place but the last: how long a run ends there
+            same[:, back:] &= ids[:, : -1 - back] == ids[:, -1 - back, None]
             run += same
-        first = run.argmax(1) + 1 if c > 1 else np.full(len(most), c)           # where what followed begins
-        most = np.where(run.any(1), np.minimum(most, c - first), 0)
-        g = int(most.max(initial=0))
-        tokens = np.maximum(np.take_along_axis(ids, np.minimum(first[:, None] + np.arange(g), c - 1), 1), 0)
+        first = run.argmax(1) + 1                                               # where what followed begins
+        most = np.where(run.any(1), np.minimum(most, ids.shape[1] - first), 0)
+        g = int(most.max())
+        tokens = np.maximum(np.take_along_axis(ids, np.minimum(first[:, None] + np.arange(g), ids.shape[1] - 1), 1), 0)
         text.ids[text.behind(text.counts, g)] = tokens
         return tokens, None, most
 

@@ -19,7 +19,7 @@ def room_behind(function: str, model: Any, ids: NDArray, real: NDArray | None, c
     booleans(function, real=real)
     same_shape(function, ids.shape, real=real)
     b, t = ids.shape
-    prompts = np.full(b, t) if real is None else real.sum(-1)
+    prompts = np.full(b, t) if real is None else real.sum(1)
     demand(function, bool((prompts > 0).all()), "at least one token in every prompt", **({"ids": ids} if real is None else {"real": real}))
     most = getattr(model.config, "max_length", None)
     if most is None:

@@ -47,15 +47,14 @@ class Text:
         return y if self.config.temperature else temperature(y, temperature=0)
 
     def append(self, kept: NDArray, token: NDArray) -> NDArray:
-        """Take the kept[b] tokens that stand drafted behind each row, and `token` (B,) behind those, as far as the row's end allows; how
+        """Take the kept[b] tokens that stand drafted behind each row, and `token` (B,) behind those, up to an end token among them; how
         many were taken (B,)."""
-        run = self.behind(self.counts, int(kept.max(initial=0)) + 1)
+        run = self.behind(self.counts, int(kept.max()) + 1)
         self.ids[run[0][:, 0], run[1][:, 0] + kept] = token
-        place = np.arange(run[1].shape[1])
-        ends = np.isin(self.ids[run], self.config.eos) & (place <= kept[:, None])
-        taken = np.minimum(np.where(ends.any(1), ends.argmax(1), kept) + 1, self.ends - self.counts) * self.live
+        ends = np.isin(self.ids[run], self.config.eos) & (np.arange(run[1].shape[1]) <= kept[:, None])
+        taken = (np.where(ends.any(1), ends.argmax(1), kept) + 1) * self.live
         self.counts = self.counts + taken
-        self.live = self.live & (self.counts < self.ends) & ~(ends & (place < taken[:, None])).any(1)
+        self.live = self.live & (self.counts < self.ends) & ~ends.any(1)
         return taken
 
     def sequences(self, pad: int) -> NDArray:

@@ -77,7 +77,7 @@ def accept(draft: NDArray | None, target: NDArray, tokens: NDArray, *, noise: No
         said[rows] = draft[rows, count[rows]]
     missing = np.maximum(wanted - said, 0)
     # Where p and q are equal but for rounding, a token may be rejected with nothing missing.
-    missing = np.where((missing > 0).any(-1, keepdims=True), missing, wanted)
+    missing = np.where((missing > 0).any(1, keepdims=True), missing, wanted)
     with np.errstate(divide="ignore"):
         return Accepted(count, sample(np.log(missing), noise=at(noise, "token")))       # which needs no sum: it adds noise to logarithms
 

@@ -79,11 +79,11 @@ def contrastive(model: Any, ids: NDArray, *, config: GenerationConfig, k: int = 
         logits, h = model.extend_hidden(candidates.reshape(-1, 1), cache)
         h = _unit(h).reshape(len(rows), k, -1)
         cosines = np.where(told[:, None, so_far], h @ said[:, so_far].swapaxes(1, 2), -np.inf)                          # (N, k, T + n)
-        weighed = (1 - alpha) * np.take_along_axis(softmax(scores)[0], candidates, -1) - alpha * cosines.max(-1)
-        weighed[np.take_along_axis(scores, candidates, -1) == -np.inf] = -np.inf                                        # excluded by a rule
-        best, others = weighed.argmax(-1), weighed.copy()
+        weighed = (1 - alpha) * np.take_along_axis(softmax(scores)[0], candidates, 1) - alpha * cosines.max(-1)
+        weighed[np.take_along_axis(scores, candidates, 1) == -np.inf] = -np.inf                                        # excluded by a rule
+        best, others = weighed.argmax(1), weighed.copy()
         others[row, best] = -np.inf
-        gap = min(gap, float((weighed[row, best] - others.max(-1)).min()))
+        gap = min(gap, float((weighed[row, best] - others.max(1)).min()))
 
         chosen = candidates[row, best]
         sequences[rows, n] = history[:, t + n] = chosen
@@ -102,7 +102,7 @@ def contrastive(model: Any, ids: NDArray, *, config: GenerationConfig, k: int = 
 def _unit(h: NDArray) -> NDArray:
     """h / ‖h‖ along the last axis; 0 stays 0."""
     length = np.sqrt((h * h).sum(-1, keepdims=True))
-    return h / np.where(length > 0, length, 1)
+    return np.divide(h, length, out=np.zeros_like(h), where=length > 0)
 
 
 def _check(model: Any, ids: NDArray, config: GenerationConfig, k: int, alpha: float, real: NDArray | None, cache: Any) -> NDArray:

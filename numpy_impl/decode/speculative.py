@@ -85,7 +85,7 @@ def speculative(
     (array([11]), array([2]), array([8]), array([8]))
     """
     ends, room = _check(model, draft, ids, config, lookahead, real, cache, draft_cache, noise)
-    noise = noise if noise is not None and config.temperature > 0 else Noise(seed=0)     # any will do to draw what is certain
+    noise = Noise(seed=0) if noise is None else noise                    # any will do to draw what is certain
     text = Text(ids, real, ends, room=config.max_new_tokens + lookahead, config=config)
     rounds, drafted, accepted = np.zeros((3, len(ids)), np.int64)
     if text.live.any():

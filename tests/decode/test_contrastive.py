@@ -69,7 +69,7 @@ def test_it_is_the_papers_equation(name):
     source = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]) if encodes else None
     caches = (lambda m, wrap: m.new_cache(wrap(source))) if encodes else lambda m, wrap: m.new_cache()
     unlike = 0
-    for k, alpha in ((4, 0.6), (V, 1.0), (3, 0.0)):
+    for k, alpha in ((4, 0.6), (6, 1.0), (3, 0.0)):
         config = GenerationConfig(max_new_tokens=7)
         got = contrastive(model, ids, config=config, k=k, alpha=alpha, real=real, cache=caches(model, np.asarray))
         for b in range(3):

@@ -38,7 +38,7 @@ class ModelDrafter:
         if self.room is not None:
             most = torch.minimum((self.room + 1 - text.counts).clamp(min=0), most)  # the last one is not read
         device = most.device
-        g, rows = int(most.max()) if len(most) else 0, torch.arange(len(most), device=device)
+        g, rows = int(most.max()), torch.arange(len(most), device=device)
         tokens, said = most.new_zeros(len(most), g), []
         for i in range(g):
             drafts = i < most
@@ -65,20 +65,20 @@ class LookUp:
     def propose(self, text: Text, most: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """The tokens that followed."""
         b, device = len(most), most.device
-        columns = int(text.counts.max()) if b else 0
+        columns = int(text.counts.max())
         written = torch.arange(columns, device=device) < text.counts[:, None]
         told = torch.ones(b, text.start, dtype=torch.bool, device=device) if text.real is None else text.real
         real = torch.cat([told, written], 1)
         ids = text.ids[:, : text.start + columns].masked_fill(~real, -1).gather(1, real.int().sort(dim=1, stable=True).indices)
-        c = ids.shape[1]  # (B, C), the newest last
-        same, run = torch.ones(b, c - 1, dtype=torch.bool, device=device), torch.zeros(b, c - 1, dtype=torch.int64, device=device)
-        for back in range(min(_NGRAM, c - 1)):
-            same[:, :back] = False
-            same[:, back:] &= ids[:, : c - 1 - back] == ids[:, c - 1 - back, None]
+        ids = torch.cat([ids.new_full((b, _NGRAM), -1), ids], 1)  # (B, C), the newest last; −1 is no token
+        c, run = ids.shape[1], torch.zeros_like(ids[:, 1:])
+        same = torch.ones_like(run, dtype=torch.bool)
+        for back in range(_NGRAM):
+            same[:, back:] &= ids[:, : -1 - back] == ids[:, -1 - back, None]
             run += same
-        first = run.argmax(1) + 1 if c > 1 else torch.full_like(most, c)  # where what followed begins
+        first = run.argmax(1) + 1  # where what followed begins
         most = torch.where(run.any(1), torch.minimum(most, c - first), 0)
-        g = int(most.max()) if b else 0
+        g = int(most.max())
         tokens = ids.gather(1, (first[:, None] + torch.arange(g, device=device)).clamp(max=c - 1)).clamp(min=0)
         text.ids[text.behind(text.counts, g)] = tokens
         return tokens, None, most

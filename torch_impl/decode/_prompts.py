@@ -19,7 +19,7 @@ def room_behind(function: str, model: Any, ids: Tensor, real: Tensor | None, cac
     booleans(function, real=real)
     same_shape(function, ids.shape, real=real)
     b, t = ids.shape
-    prompts = torch.full((b,), t, device=ids.device) if real is None else real.sum(-1)
+    prompts = torch.full((b,), t, device=ids.device) if real is None else real.sum(1)
     demand(function, bool((prompts > 0).all()), "at least one token in every prompt", **({"ids": ids} if real is None else {"real": real}))
     most = getattr(model.config, "max_length", None)
     if most is None:

@@ -49,16 +49,15 @@ class Text:
         return y if self.config.temperature else temperature(y, temperature=0)
 
     def append(self, kept: Tensor, token: Tensor) -> Tensor:
-        """Take the kept[b] tokens that stand drafted behind each row, and `token` (B,) behind those, as far as the row's end allows; how
+        """Take the kept[b] tokens that stand drafted behind each row, and `token` (B,) behind those, up to an end token among them; how
         many were taken (B,)."""
-        rows, columns = self.behind(self.counts, int(kept.max()) + 1 if len(kept) else 1)
+        rows, columns = self.behind(self.counts, int(kept.max()) + 1)
         self.ids[rows[:, 0], columns[:, 0] + kept] = token
-        place = torch.arange(columns.shape[1], device=kept.device)
-        ends = torch.isin(self.ids[rows, columns], self.end_tokens) & (place <= kept[:, None])
-        taken = torch.where(ends.any(1), ends.long().argmax(1), kept) + 1
-        taken = torch.minimum(taken, self.ends - self.counts) * self.live
+        ends = torch.isin(self.ids[rows, columns], self.end_tokens)
+        ends &= torch.arange(columns.shape[1], device=kept.device) <= kept[:, None]
+        taken = (torch.where(ends.any(1), ends.long().argmax(1), kept) + 1) * self.live
         self.counts = self.counts + taken
-        self.live = self.live & (self.counts < self.ends) & ~(ends & (place < taken[:, None])).any(1)
+        self.live = self.live & (self.counts < self.ends) & ~ends.any(1)
         return taken
 
     def sequences(self, pad: int) -> Tensor:

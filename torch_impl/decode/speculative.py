@@ -42,7 +42,7 @@ def speculative(
     call. ids (B, T), real (B, T) -> Speculated. All is on the device of ids; each round waits for the device to count what was kept.
     """
     ends, room = _check(model, draft, ids, config, lookahead, real, cache, draft_cache, noise)
-    noise = noise if noise is not None and config.temperature > 0 else Noise(seed=0)  # any will do to draw what is certain
+    noise = Noise(seed=0) if noise is None else noise  # any will do to draw what is certain
     device = ids.device
     text = Text(ids, real, ends, room=config.max_new_tokens + lookahead, config=config)
     rounds, drafted, accepted = torch.zeros(3, len(ids), dtype=torch.int64, device=device)

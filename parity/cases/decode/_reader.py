@@ -73,6 +73,6 @@ class Reader:
             for token in text:
                 passed.append((3 * passed[-1] + token + 1) % len(self.table))
             final[b] = passed[-1]
-            states[b] = [passed[len(text) - told[b, j + 1 :].sum()] for j in range(tokens.shape[1])]
+            states[b] = [passed[len(text) - told[b, j + 1 :].sum()] * told[b, j] for j in range(tokens.shape[1])]     # padding: anything
         cache._hold(texts)
         return self._side.array(states), self._side.array(final)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from parity.cases import array, case, ids, left_out, noise, one_of, size
+from byhand.noise import at
+from parity.cases import array, case, ids, integer, left_out, noise, one_of, size
 
 
 def play(side, draft, target, tokens, noise, certain=False, alike=False, drafted=None, raw=False):
@@ -27,11 +28,30 @@ def the_rest_changes_nothing(side, draft, target, tokens, noise, certain=False, 
     if tokens.shape[1] and drafted is None:
         shorter = accept(None if q is None else q[:, :-1], p[:, :-1], tokens[:, :-1], noise=noise).count
         yield "count of one token less", shorter, np.minimum(side.numpy(count), tokens.shape[1] - 1)
+    if draft is not None and not alike and not certain:
+        kept, last = side.numpy(count), tokens.shape[1] - 1
+        rejected, chosen = kept < (last + 1 if drafted is None else side.numpy(drafted)), kept.clip(max=last)
+        if tokens.shape[1]:
+            again = side.numpy(tokens)[np.arange(len(tokens)), chosen] == side.numpy(token)
+            yield "a token drawn in the place where it was rejected", (rejected & again).any(), False
     if certain and drafted is None:
         best = side.numpy(p).argmax(-1)
         kept = np.logical_and.accumulate(best[:, :-1] == side.numpy(tokens), 1).sum(1)
         yield "count of the certain", count, kept
         yield "token of the certain", token, best[np.arange(len(best)), kept]
+
+
+def at_the_edge(side, draft, target, tokens, noise, **options):
+    """A token that was certain is kept where u = (bits + ½) / 2³² is below its probability, and not where the two are equal."""
+    b, v = len(tokens), target.shape[-1]
+    if v > 1:
+        bits = side.numpy(side.get("ops.random_bits")(at(noise, "accept"), (b, 1024)))[:, 0].astype(np.float64)
+        u = (bits + 0.5) / 2**32
+        for p, kept in ((u * (1 + 1e-12), 1), (u, 0), (u * (1 - 1e-12), 0)):
+            judged = np.zeros((b, 2, v))
+            judged[..., 0], judged[..., 1] = p[:, None], 1 - p[:, None]
+            found = side.get("decode.accept")(None, side.array(judged), side.array(np.zeros((b, 1), np.int64)), noise=noise)
+            yield f"count at {kept}", found.count, np.full(b, kept)
 
 
 def _probabilities(draft, target, tokens, certain, alike, raw):
@@ -41,8 +61,8 @@ def _probabilities(draft, target, tokens, certain, alike, raw):
     p = _softmax(target)
     if certain:
         p = (np.arange(p.shape[-1]) == p.argmax(-1)[..., None]).astype(p.dtype)
-    if alike:
-        return p[:, :-1], p
+    if alike:                                            # twice as probable as the target says, with nothing missing
+        return p[:, :-1], p if alike is True else p / 2
     q = None if draft is None else _softmax(draft)
     if q is not None and q.shape[-1] > 2 and not certain:
         q[..., -1] = 0
@@ -60,7 +80,7 @@ BAD = dict(draft=Q, target=P, tokens=X, noise=noise(), raw=True)
 
 
 @case(
-    "decode.accept", play=play, also=[the_rest_changes_nothing],
+    "decode.accept", play=play, also=[the_rest_changes_nothing, at_the_edge],
     refuses=[
         BAD | dict(target=np.full((2, 2, 4), 0.25)),
         BAD | dict(target=np.full((2, 3), 0.25)),
@@ -79,12 +99,17 @@ BAD = dict(draft=Q, target=P, tokens=X, noise=noise(), raw=True)
         BAD | dict(drafted=np.array([1.0, 1.0])),
         dict(draft=None, target=np.ones((1, 1026, 1)), tokens=np.zeros((1, 1025), np.int64), noise=noise(), raw=True),
     ],
+    equivalent={
+        "said[rows, tokens[rows, count[rows]]] = 1 -> said[rows, tokens[rows, count[rows]]] = 2":
+            "taken off a probability, each leaves nothing of it",
+    },
 )
 def accept(draw):
-    b, g, v = draw(size(0, 6)), draw(size(0, 4)), draw(size(1, 6))
-    certain = draw(one_of(False, False, True))
+    b, g, v = draw(integer(0, 20)), draw(size(0, 4)), draw(size(1, 6))
+    certain = draw(one_of(False, False, False, True))
     return dict(
-        draft=draw(one_of(None, array(b, g, v, hostile=False), array(b, g, v, hostile=False))),
+        draft=draw(one_of(None, *(array(b, g, v, scale=scale, hostile=False) for scale in (1.0, 2.0, 3.0)))),
         target=array(b, g + 1, v, scale=draw(one_of(0.5, 2.0)), hostile=False), tokens=ids(b, g, below=v), noise=draw(noise()),
-        certain=certain, alike=draw(one_of(False, False, True)) and not certain, drafted=draw(left_out(ids(b, below=g + 1))),
+        certain=certain, alike=False if certain else draw(one_of(False, False, False, True, "twice")),
+        drafted=draw(left_out(ids(b, below=g + 1))),
     )

@@ -3,22 +3,27 @@
 import numpy as np
 
 from byhand.configs.generation import GenerationConfig
-from parity.cases import array, case, ids, integer, left_out, mask, maybe, number, one_of, size
+from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, number, one_of, size
 from parity.cases.decode._reader import Reader
 
 STATES = 31
 
 
-def play(side, ids, raw=None, **arguments):
+def play(side, ids, raw=None, before=None, encodes=False, **arguments):
     """What is found, and what was read in each call."""
     model, options, given = _prepared(side, **arguments)
     options["config"] = options["config"] if raw is None else raw
+    if encodes:
+        model.encode = None
+        return side.get("decode.contrastive")(model, side.array(ids), **options)
     cache = model.new_cache()
+    if before is not None:
+        model.extend(side.array(before), cache)
     found = side.get("decode.contrastive")(model, side.array(ids), cache=cache, **options, **given)
     return found._asdict() | {"calls": np.array(cache.calls, np.int64).reshape(-1, 2)}
 
 
-def greedy_without_contrast(side, ids, **arguments):
+def greedy_without_contrast(side, ids, before=None, **arguments):
     """With α = 0, or one candidate, it is `generate`, short of the token behind a full context; a row is what it is without the others."""
     model, options, given = _prepared(side, **arguments)
     contrastive, config = side.get("decode.contrastive"), options["config"]
@@ -38,9 +43,12 @@ def greedy_without_contrast(side, ids, **arguments):
         yield "length of the first row", row.lengths, got.lengths[:1]
 
 
-def _prepared(side, table, hidden, real=None, context=None, k=None, alpha=None, **options):
-    """The model, what else is given, and which prompts' tokens are no padding."""
-    model = Reader(side, *(side.array(side.numpy(x)) for x in (table, hidden)), max_length=context)
+def _prepared(side, table, hidden, real=None, context=None, k=None, alpha=None, still=False, **options):
+    """The model, of which some states may have no direction; what else is given, and which prompts' tokens are no padding."""
+    table, hidden = (np.array(side.numpy(x)) for x in (table, hidden))
+    if still:
+        hidden[::2] = 0
+    model = Reader(side, side.array(table), side.array(hidden), max_length=context)
     told = {} if real is None else {"real": side.array(_told(side.numpy(real)))}
     given = {name: value for name, value in (("k", k), ("alpha", alpha)) if value is not None}
     return model, given | {"config": GenerationConfig(**options)}, told
@@ -72,20 +80,25 @@ BAD = dict(table=array(3, 4, hostile=False), hidden=array(3, 2, hostile=False), 
         BAD | dict(stop="end"),
         BAD | dict(raw={"temperature": 0}),
         BAD | dict(context=1),
+        BAD | dict(context=3, before=np.array([[1, 2], [0, 3]])),
+        BAD | dict(encodes=True),
         BAD | dict(table=np.full((3, 4), np.nan)),
     ],
 )
 def contrastive(draw):
     vocabulary, b, t = draw(size(1, 6)), draw(size(0, 3)), draw(integer(1, 4))
     most = draw(integer(4 if draw.ordinary else 0, 8))
+    before = draw(one_of(0, 0, 2))
     rules = dict(
-        min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0, 2))), no_repeat_ngram=draw(left_out(4)),
+        min_new_tokens=draw(left_out(integer(0, most))), no_repeat_ngram=draw(left_out(4)),
         forced_last=draw(left_out(1)),
     )
     return dict(
         table=array(STATES, vocabulary, hostile=False), hidden=array(STATES, draw(integer(1, 3)), hostile=draw(one_of(False, True))),
-        ids=ids(b, t, below=vocabulary), real=draw(maybe(mask(b, t))) if t > 1 else None, k=draw(left_out(integer(1, 7))),
-        alpha=draw(left_out(one_of(0.0, 0.95, number(0.1, 0.9)))), context=draw(maybe(integer(t, t + 6))), max_new_tokens=most,
-        eos=draw(one_of((), (), (0,), (1, 2))), pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
-        **(rules if vocabulary > 4 else {}),
+        ids=ids(b, t, below=vocabulary), real=draw(maybe(mask(b, t))) if t > 1 else None, k=draw(left_out(one_of(1, 2, 3, 7))),
+        still=draw(flag()), before=ids(b, before, below=vocabulary) if before else None,
+        max_new_tokens=most, alpha=draw(left_out(one_of(0.0, 0.95, number(0.1, 0.9)))),
+        context=draw(maybe(integer(t + before, t + before + 6))), eos=draw(one_of((), (), (0,), (1, 2))),
+        pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
+        suppressed=(0,) if vocabulary > 2 and draw(flag()) else (), **(rules if vocabulary > 4 else {}),
     )

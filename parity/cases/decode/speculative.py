@@ -6,20 +6,25 @@ from byhand.configs.generation import GenerationConfig
 from parity.cases import array, case, flag, ids, integer, left_out, mask, maybe, noise, one_of, size
 from parity.cases.decode._reader import Reader
 
-STATES = 31
 
-
-def play(side, ids, raw=None, **arguments):
+def play(side, ids, raw=None, before=None, encodes=False, **arguments):
     """What is found, what the caches hold in the end, and what was read in each call."""
     model, draft, options, given = _prepared(side, **arguments)
     options["config"] = options["config"] if raw is None else raw
+    if encodes:
+        model.encode = None
+        return side.get("decode.speculative")(model, draft, side.array(ids), **options)
     cache, own = model.new_cache(), None if draft is None else draft.new_cache()
+    if before is not None:
+        for reader, held in ((model, cache), (draft, own)):
+            if held is not None:
+                reader.extend(side.array(before), held)
     found = side.get("decode.speculative")(model, draft, side.array(ids), cache=cache, draft_cache=own, **options, **given)
     told = {} if own is None else {"draft's lengths": own.lengths, "draft's calls": _shapes(own.calls)}
     return found._asdict() | {"held": cache.lengths, "calls": _shapes(cache.calls)} | told
 
 
-def as_generate(side, ids, **arguments):
+def as_generate(side, ids, before=None, **arguments):
     """Where nothing is drawn it is `generate`, whatever the draft; a draft that is the model is always right; caches are made if none is
     given; and a row is what it is without the others."""
     model, draft, options, given = _prepared(side, **arguments)
@@ -40,16 +45,32 @@ def as_generate(side, ids, **arguments):
             yield f"{name} of the first row", getattr(row, name), getattr(got, name)[:1]
 
 
+def in_the_text(side, **inputs):
+    """Three last tokens are looked for and not a fourth; what followed is guessed up to the text's end."""
+    zeros, turns = np.zeros((1, 6)), np.eye(5, 2)                       # one model says 0, the other one 0 1 0 1 …, reading its own text
+    zeros[0, 0] = 1
+    for label, table, prompt, most, lookahead, want in (
+        ("three", zeros, [4, 2, 3, 0, 0, 5, 2, 3, 0, 1, 5, 2, 3], 3, 1, (1, 1, 1)),
+        ("up to the end", turns, [0], 6, 2, (3, 2, 2)),
+    ):
+        model, config = Reader(side, side.array(table)), GenerationConfig(max_new_tokens=most)
+        found = side.get("decode.speculative")(model, None, side.array(np.array([prompt])), config=config, lookahead=lookahead)
+        for name, value in zip(("rounds", "drafted", "accepted"), want, strict=True):
+            yield f"{name} {label}", getattr(found, name), np.array([value])
+
+
 def _shapes(calls):
     return np.array(calls, np.int64).reshape(-1, 2)
 
 
 def _prepared(side, table, draft=None, real=None, lookahead=None, noise=None, contexts=(None, None), **options):
     """Both models, what else is given, and which prompts' tokens are no padding."""
-    model = Reader(side, side.array(side.numpy(table)), max_length=contexts[0])
-    guess = model if isinstance(draft, str) else draft
-    if guess is not None and guess is not model:
-        guess = Reader(side, side.array(side.numpy(draft)), max_length=contexts[1])
+    table, draft = np.array(side.numpy(table)), side.numpy(draft)
+    model = Reader(side, side.array(table), max_length=contexts[0])
+    if isinstance(draft, str):
+        guess = model if draft == "the model" else Reader(side, side.array(0.8 * table + 0.3 * np.sin(9 * table)), max_length=contexts[1])
+    else:
+        guess = None if draft is None else Reader(side, side.array(draft), max_length=contexts[1])
     told = {} if real is None else {"real": side.array(_told(side.numpy(real)))}
     options = {"config": GenerationConfig(**options), "noise": noise}
     return model, guess, options | ({} if lookahead is None else {"lookahead": lookahead}), told
@@ -64,7 +85,7 @@ BAD = dict(table=array(3, 4, hostile=False), draft=array(3, 4, hostile=False), i
 
 
 @case(
-    "decode.speculative", play=play, also=[as_generate],
+    "decode.speculative", play=play, also=[as_generate, in_the_text],
     refuses=[
         BAD | dict(ids=np.zeros((2, 0), np.int64)),
         BAD | dict(ids=np.zeros(2, np.int64)),
@@ -82,24 +103,28 @@ BAD = dict(table=array(3, 4, hostile=False), draft=array(3, 4, hostile=False), i
         BAD | dict(raw={"temperature": 0}),
         BAD | dict(contexts=(1, None)),
         BAD | dict(contexts=(None, 1)),
+        BAD | dict(contexts=(3, None), before=np.array([[1, 2], [0, 3]])),
+        BAD | dict(encodes=True),
         BAD | dict(table=np.full((3, 4), np.nan)),
         BAD | dict(draft=np.full((3, 4), np.inf)),
     ],
+    equivalent={"Noise(seed=0) -> Noise(seed=1)": "what is certain is drawn by any noise"},
 )
 def speculative(draw):
-    vocabulary, b, t = draw(size(1, 6)), draw(size(0, 3)), draw(integer(1, 4))
-    most = draw(integer(6 if draw.ordinary else 0, 12))
+    vocabulary, b, t = draw(size(1, 6)), draw(size(0, 3)), draw(integer(1, 9))
+    most = draw(integer(6, 12)) if draw.ordinary else draw(one_of(0, integer(1, 12)))
+    states, before = draw(one_of(5, 31)), draw(one_of(0, 0, 2))         # of few states texts soon repeat themselves
     temperature = draw(one_of(0.0, 0.0, 0.7, 1.5))
     rules = dict(
         min_new_tokens=draw(left_out(integer(0, most))), suppressed=draw(left_out((0,))), no_repeat_ngram=draw(left_out(4)),
         top_k=draw(left_out(3)), top_p=draw(left_out(0.9)), forced_last=draw(left_out(1)), frequency_penalty=draw(left_out(0.3)),
     )
     return dict(
-        table=array(STATES, vocabulary, hostile=False),
-        draft=draw(one_of(None, None, "the model", array(STATES, vocabulary, hostile=False))),
+        table=array(states, vocabulary, hostile=False), before=ids(b, before, below=vocabulary) if before else None,
+        draft=draw(one_of(None, None, "the model", *3 * ("like the model",), array(states, vocabulary, hostile=False))),
         ids=ids(b, t, below=vocabulary), real=draw(maybe(mask(b, t))) if t > 1 else None, lookahead=draw(left_out(integer(1, 6))),
         noise=draw(noise()) if temperature or draw(flag()) else None, max_new_tokens=most, temperature=temperature,
-        contexts=(draw(maybe(integer(t, t + 9))), draw(maybe(integer(t, t + 9)))), eos=draw(one_of((), (), (0,), (1, 2))),
+        contexts=tuple(draw(maybe(integer(t + before, t + before + most))) for most in (9, 4)), eos=draw(one_of((), (), (0,), (1, 2))),
         pad=draw(maybe(integer(0, 3))), repetition_penalty=draw(left_out(one_of(0.7, 1.6))),
         **(rules if vocabulary > 4 else {}),
     )
