@@ -134,6 +134,8 @@ def test_what_generate_and_merge_refuse(tuned, tmp_path, capsys):
         assert "generate needs expert_memory as a number of bytes, 64MB say; got " in complaint and f"'{amount}'" in complaint
     assert "memory for an expert" in refused(capsys, "generate", "--adapter", tuned, "--expert-memory", "10B")
     assert "an adapter of MixLoRA" in refused(capsys, "generate", "llama-nano", "--expert-memory", "5MB")
+    for options in (["--backend", "torch"], ["--dtype", "float64"]):
+        assert "--backend numpy in float32 for an adapter of MixLoRA" in refused(capsys, "generate", "--adapter", tuned, *options)
     for adapter in (tuned, tuned / "adapter"):
         complaint = refused(capsys, "merge", "llama-nano", "--adapter", adapter, "--out", tmp_path / "merged")
         assert "LoRA, which can be added into weights" in complaint
