@@ -48,9 +48,10 @@ def last_queries(name):
 
 
 def _of_queries(name, value, t, n):
-    """What belongs to the last n of T queries, of what has an axis of queries."""
-    has_axis = name in ("mask", "bias", "query_rope") and value is not None and len(value.shape) > 1 and value.shape[-2] == t != 1
-    return value[..., t - n :, :] if has_axis else value
+    """What belongs to the last n of T queries, of what has an axis of queries; one row for all of them stays."""
+    if value is not None and (name == "query_rope" or name in ("mask", "bias") and len(value.shape) > 1 and value.shape[-2] == t != 1):
+        return value[..., t - n :, :]
+    return value
 
 
 def _output(side, result):

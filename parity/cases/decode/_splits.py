@@ -47,7 +47,8 @@ def tale(side: Any, rng: Any, cache: Any, read: Callable, new: Callable, *, rows
             texts = [row.kept(n) for row, n in zip(texts, lengths, strict=True)]
         elif step == "read":
             counts = np.minimum(rng.integers(0, 5 if number == 0 else 4, 1 if alike else b), most - lengths)
-            real = _padded(rng, counts, 0 if alike else int(rng.integers(0, 3)))
+            more = 0 if alike and b else int(rng.integers(0, 3))
+            real = _padded(rng, counts, more if b else min(more, most))
             tokens = new(*real.shape)
             out, asked = read(side.array(tokens), None if alike and rng.random() < 0.8 else side.array(real))
             for row, own, given, has, come in zip(texts, tokens, real, asked, out, strict=True):

@@ -68,8 +68,7 @@ def extends(side, module, ids, **options):
     most = min(config.max_length, _splits.MOST)
     if rope is not None and rope.type in ("dynamic", "longrope"):
         most = min(most, rope.original_length)
-    if getattr(config, "capacity_factor", None) is None:                # where experts drop tokens, others decide which
-        yield from _splits.model(side, module, ids, most=most, vocabulary=config.vocabulary, windows=module.windows)
+    yield from _splits.model(side, module, ids, most=most, vocabulary=config.vocabulary, windows=module.windows)
 
 
 def starts(side, module, ids, noise=None, run="keep"):
