@@ -49,7 +49,7 @@ def last_queries(name):
 
 def _of_queries(name, value, t, n):
     """What belongs to the last n of T queries, of what has an axis of queries; one row for all of them stays."""
-    if value is not None and (name == "query_rope" or name in ("mask", "bias") and len(value.shape) > 1 and value.shape[-2] == t != 1):
+    if value is not None and (name == "query_rope" or (name in ("mask", "bias") and len(value.shape) > 1 and value.shape[-2] == t != 1)):
         return value[..., t - n :, :]
     return value
 
