@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from byhand.checks import demand, same_names
 from byhand.hugging_face.combined import read_into
@@ -72,16 +71,16 @@ def _fits(who: str, own: Mapping[str, tuple[int, ...]], state: Mapping[str, Any]
 
 
 class _Zeros:
-    """In the place of a random generator where the values are overwritten: drawing them takes longer than reading a file."""
+    """In the place of a random generator where the values are overwritten: drawing them takes longer than reading a file. Its arrays may be
+    written to, as a generator's may: some constructors scale in place what they drew."""
 
-    def _zeros(self, shape: Any) -> NDArray:
-        return np.broadcast_to(np.float32(0), () if shape is None else shape)
+    def standard_normal(self, size: Any = None, dtype: Any = np.float32) -> Any:
+        return np.float32(0) if size is None else np.zeros(size, dtype)
 
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> NDArray:
-        return self._zeros(size)
+    random = standard_normal
 
-    def normal(self, loc: float = 0.0, scale: float = 1.0, size: Any = None) -> NDArray:
-        return self._zeros(size)
+    def normal(self, loc: float = 0.0, scale: float = 1.0, size: Any = None) -> Any:
+        return self.standard_normal(size)
 
-    def uniform(self, low: float = 0.0, high: float = 1.0, size: Any = None) -> NDArray:
-        return self._zeros(size)
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: Any = None) -> Any:
+        return self.standard_normal(size)

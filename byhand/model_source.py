@@ -72,12 +72,12 @@ def open_model(where: str, *, seed: int = 0, side: str = "numpy", dtype: str = "
 
 
 def build(weights: Weights, *, seed: int = 0, side: str = "numpy", dtype: str = "float32", device: str = "cpu") -> Any:
-    """The model of these weights, of numpy_impl or torch_impl; a seed gives both the same random ones."""
+    """The model of these weights, of numpy_impl or torch_impl. Random ones are drawn by NumPy in float32, so that a preset and a seed are
+    one model, on both sides and in every dtype."""
     state = weights.state
     if state is None:
-        made = model_class(weights.config, "numpy_impl", weights.kind)
-        model = made(weights.config, dtype=np.dtype(dtype if side == "numpy" else "float32"), rng=np.random.default_rng(seed))
-        if side == "numpy":
+        model = model_class(weights.config, "numpy_impl", weights.kind)(weights.config, rng=np.random.default_rng(seed))
+        if (side, dtype) == ("numpy", "float32"):
             return model
         state = model.state_dict()
     make = model_class(weights.config, f"{side}_impl", weights.kind)

@@ -74,10 +74,7 @@ class Opened:
     def build(self, *, adapted: bool) -> Any:
         """The model, with its adapter or without."""
         if isinstance(self._found, Weights):
-            found = self._found
-            if found.state is None and self.side.name == "torch":       # NumPy's random numbers, in this dtype
-                found = found._replace(state=build(found, seed=self.seed, dtype=self.dtype).state_dict())
-            return build(found, seed=self.seed, side=self.side.name, dtype=self.dtype, device=self.side.device)
+            return build(self._found, seed=self.seed, side=self.side.name, dtype=self.dtype, device=self.side.device)
         base, adapted = self._found, adapted and self.adapter is not None
         model = _model(base, self._tuning, self.seed)
         if adapted:
