@@ -9,7 +9,7 @@ from parity.cases import array, case, ids, integer, left_out, noise, one_of, siz
 def play(side, draft, target, tokens, noise, certain=False, alike=False, drafted=None, raw=False):
     """Probabilities are made of what is drawn; where the draft has none, or none is given, its tokens had probability 1."""
     given = {} if drafted is None else {"drafted": side.array(drafted)}
-    q, p = _probabilities(draft, target, tokens, certain, alike, raw)
+    q, p = _probabilities(draft, target, certain, alike, raw)
     q = None if q is None else side.array(q)
     return side.get("decode.accept")(q, side.array(p), side.array(tokens), noise=noise, **given)._asdict()
 
@@ -17,7 +17,7 @@ def play(side, draft, target, tokens, noise, certain=False, alike=False, drafted
 def the_rest_changes_nothing(side, draft, target, tokens, noise, certain=False, alike=False, drafted=None, raw=False):
     """What becomes of a row does not depend on the rows behind it, nor what is kept on the tokens behind; with a target that is certain
     they are the target's own."""
-    q, p = _probabilities(*(None if a is None else side.numpy(a) for a in (draft, target)), side.numpy(tokens), certain, alike, raw)
+    q, p = _probabilities(None if draft is None else side.numpy(draft), side.numpy(target), certain, alike, raw)
     q, p = None if q is None else side.array(q), side.array(p)
     accept, given = side.get("decode.accept"), {} if drafted is None else {"drafted": drafted}
     count, token = accept(q, p, tokens, noise=noise, **given)
@@ -54,7 +54,7 @@ def at_the_edge(side, draft, target, tokens, noise, **options):
             yield f"count at {kept}", found.count, np.full(b, kept)
 
 
-def _probabilities(draft, target, tokens, certain, alike, raw):
+def _probabilities(draft, target, certain, alike, raw):
     """softmax, or the whole of it at the largest; a token that the draft never says is there too."""
     if raw:
         return draft, target

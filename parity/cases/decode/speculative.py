@@ -1,5 +1,7 @@
 """What speculative decoding is fed: a model and a draft of a few states, alike, unlike or none, prompts of several lengths, all rules."""
 
+from typing import Any
+
 import numpy as np
 
 from byhand.configs.generation import GenerationConfig
@@ -59,6 +61,18 @@ def in_the_text(side, **inputs):
             yield f"{name} {label}", getattr(found, name), np.array([value])
 
 
+def an_end_in_a_run(side, **inputs):
+    """The end token, that may come as the fourth and does, is the third of a draft; another row's context is full by then."""
+    table = np.zeros((1, 4))
+    table[0, 0] = 1
+    model, config = Reader(side, side.array(table), max_length=5), GenerationConfig(max_new_tokens=9, min_new_tokens=3, eos=0)
+    real = side.array(np.array([[False, False, False, True], [True] * 4]))
+    found = side.get("decode.speculative")(model, model, side.array(np.ones((2, 4), np.int64)), config=config, real=real)
+    yield "sequences with an end in a run", found.sequences, np.array([[1, 1, 1, 0], [1, 1, 0, 0]])
+    yield "lengths with an end in a run", found.lengths, np.array([4, 2])
+    yield "reasons with an end in a run", found.reasons == ("eos", "context"), True
+
+
 def _shapes(calls):
     return np.array(calls, np.int64).reshape(-1, 2)
 
@@ -67,6 +81,7 @@ def _prepared(side, table, draft=None, real=None, lookahead=None, noise=None, co
     """Both models, what else is given, and which prompts' tokens are no padding."""
     table, draft = np.array(side.numpy(table)), side.numpy(draft)
     model = Reader(side, side.array(table), max_length=contexts[0])
+    guess: Any
     if isinstance(draft, str):
         guess = model if draft == "the model" else Reader(side, side.array(0.8 * table + 0.3 * np.sin(9 * table)), max_length=contexts[1])
     else:
@@ -85,7 +100,7 @@ BAD = dict(table=array(3, 4, hostile=False), draft=array(3, 4, hostile=False), i
 
 
 @case(
-    "decode.speculative", play=play, also=[as_generate, in_the_text],
+    "decode.speculative", play=play, also=[as_generate, in_the_text, an_end_in_a_run],
     refuses=[
         BAD | dict(ids=np.zeros((2, 0), np.int64)),
         BAD | dict(ids=np.zeros(2, np.int64)),
