@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from byhand.checks import at_least, choice, demand, in_range, not_negative, positive, size
+from byhand.checks import at_least, choice, demand, not_negative, positive, size
 from byhand.configs.reading import from_dict
 
 
@@ -93,12 +93,12 @@ class GenerationConfig:
                  length_penalty=self.length_penalty)
         if self.top_k is not None:
             size(who, top_k=self.top_k)
-        for name in ("top_p", "typical", "epsilon", "eta", "min_p"):
+        for name, interval in _BETWEEN.items():
             value = getattr(self, name)
             if value is not None:
-                in_range(who, 0, 1, **{name: value})
-                demand(who, value > 0 or name == "min_p", f"{name} > 0", **{name: value})
-                demand(who, value < 1 or name not in ("epsilon", "eta"), f"{name} < 1", **{name: value})
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                inside = number and 0 <= value <= 1 and (value > 0 or "[" in interval) and (value < 1 or "]" in interval)
+                demand(who, inside, f"{name} in {interval}", **{name: value})
         for name in ("forced_first", "forced_last", "pad"):
             if getattr(self, name) is not None:
                 size(who, at_least=0, **{name: getattr(self, name)})
@@ -168,6 +168,7 @@ class GenerationConfig:
         return cls(**found)
 
 
+_BETWEEN = {"top_p": "(0, 1]", "min_p": "[0, 1]", "typical": "(0, 1]", "epsilon": "(0, 1)", "eta": "(0, 1)"}
 _WHOLE = ("max_new_tokens", "min_new_tokens", "no_repeat_ngram", "top_k", "forced_first", "forced_last", "pad", "beams", "groups", "n_best")
 _NAMES = {
     "max_new_tokens": "max_new_tokens", "min_new_tokens": "min_new_tokens", "temperature": "temperature", "top_k": "top_k",

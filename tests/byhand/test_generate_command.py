@@ -167,8 +167,8 @@ def test_presets_of_every_kind_write(capsys):
 @pytest.mark.parametrize(("words", "complaint"), [
     (["--temperature", "nan"], "temperature >= 0 and finite"),
     (["--temperature", "-1"], "temperature >= 0 and finite"),
-    (["--top-p", "0"], "top_p > 0"),
-    (["--top-p", "1.5"], "top_p in [0, 1]"),
+    (["--top-p", "0"], "top_p in (0, 1]"),
+    (["--top-p", "1.5"], "top_p in (0, 1]"),
     (["--top-k", "0"], "top_k as an integer >= 1"),
     (["--beams", "1000"], "at most as many beams as there are tokens"),
     (["--beams", "2", "--n-best", "3"], "n_best <= beams"),
@@ -205,7 +205,7 @@ def test_models_and_prompts_that_will_not_do(hub, tmp_path, capsys, monkeypatch)
     finally:
         (tmp_path / "kept").replace(hub / "llama" / "tokenizer.json")
     for change, complaint in (
-        ({"max_length": 2}, "for a prompt of"), ({"guidance_scale": 2.0}, "guidance_scale"), ({"top_p": 3}, "top_p in [0, 1]"),
+        ({"max_length": 2}, "for a prompt of"), ({"guidance_scale": 2.0}, "guidance_scale"), ({"top_p": 3}, "top_p in (0, 1]"),
         ({"suppress_tokens": [9999]}, "suppressed below the vocabulary"), ({"forced_eos_token_id": 9999}, "forced_last below"),
         ({"num_beams": 2, "do_sample": True}, "temperature 0 with beams"),
         ({"do_sample": True, "temperature": float("nan")}, "temperature >= 0 and finite"),
