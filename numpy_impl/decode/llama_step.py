@@ -23,6 +23,7 @@ from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
 from numpy_impl.layers.linear import Linear
 from numpy_impl.layers.module import Module
 from numpy_impl.layers.norm import RMSNorm
+from numpy_impl.ops._product import product
 
 
 def llama_step(model: Any, x: NDArray, caches: Sequence[LayerCache]) -> NDArray:
@@ -99,7 +100,7 @@ def _projected(layer: Module, h: NDArray) -> NDArray:
     """layer(h): a product with its weight where it is a plain layer."""
     if type(layer) is not Linear:
         return layer(h)
-    y = h @ layer.weight.T
+    y = product(h, layer.weight)
     return y if layer.bias is None else y + layer.bias
 
 

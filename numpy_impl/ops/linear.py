@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, exact_rank, floats, same_shape
+from numpy_impl.ops._product import product
 
 
 def linear(x: NDArray, weight: NDArray, bias: NDArray | None = None) -> tuple[NDArray, Callable]:
@@ -41,7 +42,7 @@ def linear(x: NDArray, weight: NDArray, bias: NDArray | None = None) -> tuple[ND
 
     x_shape, rows = x.shape, math.prod(x.shape[:-1])
     flat = x.reshape(rows, x_shape[-1])                 # (N, I): all leading axes are one, so that it is a single product
-    y = flat @ weight.T                                 # (N, O)
+    y = product(flat, weight)                           # (N, O)
     if bias is not None:
         y += bias
 
