@@ -1,5 +1,7 @@
 """What caches beside a context are fed: contexts with padding and without, rows that are reordered before and after the first call."""
 
+from typing import Any
+
 import numpy as np
 
 from parity.cases import array, case, ids, mask, maybe, one_of, size
@@ -8,7 +10,8 @@ from parity.cases.decode.cache import walked
 
 
 def play_store(side, *, key, value, orders):
-    store, found = side.get("decode.ContextStore")(), {}
+    store = side.get("decode.ContextStore")()
+    found: dict[str, Any] = {}
     for i, rows in enumerate(orders):
         if i == 1:
             store.hold(side.array(key), side.array(value))
@@ -31,7 +34,7 @@ def play_cache(side, *, context, mask, steps):
     """As a Cache; and every layer's own store of the context is held in its first call, and moves with the rows."""
     stores = [side.get("decode.ContiguousStore")() for _ in range(2)]
     cache = side.get("decode.ContextCache")(stores, side.array(context), None if mask is None else side.array(mask))
-    found = {}
+    found: dict[str, Any] = {}
 
     def hold(places, cache, step):
         for n, (layer, store) in enumerate(cache.both(places)):
