@@ -61,6 +61,11 @@ class GenerateOptions:
         demand("generate", not (self.compare and self.json), "--compare or --json, not both", compare=self.compare, json=self.json)
         demand("generate", all(self.ban or ()), "texts to ban that are not empty", ban=self.ban)
 
+    def check(self, count: int | None) -> None:
+        """Refuse what is wrong whatever the model's directory says, which may allow for more tokens, and for more beams."""
+        room = GenerationConfig(max_new_tokens=max(GenerationConfig.max_new_tokens, self.min_tokens or 0), beams=max(self.n_best or 1, 1))
+        self.over(room, count)
+
     def over(self, config: GenerationConfig, count: int | None) -> GenerationConfig:
         """The config, overruled by what is told here.
 
@@ -72,7 +77,7 @@ class GenerateOptions:
         if "early_stopping" in given:
             given["early_stopping"] = {"true": True, "false": False}.get(given["early_stopping"], "never")
         if given.get("beams", 1) > 1:
-            given.setdefault("temperature", 0.0)
+            given = dict(temperature=0.0, n_best=min(config.n_best, given["beams"])) | given
         elif "beams" in given or given.get("temperature", 0) > 0:
             given = _ONE_BEAM | given
         found = dataclasses.replace(config, **given)

@@ -13,7 +13,6 @@ from byhand.checks import demand, fail, size
 from byhand.cli_common import log
 from byhand.commands.generate_models import Opened, open_for
 from byhand.commands.generate_task import Report, Task
-from byhand.configs.generation import GenerationConfig
 from byhand.generate_options import GenerateOptions
 
 _OUT = Console(highlight=False, soft_wrap=True)
@@ -28,7 +27,7 @@ def generate(where: str | None, prompt: str, *, count: int | None, options: Gene
     """
     if count is not None:
         size("generate", count=count)
-    options.over(GenerationConfig(), count)                       # what can be told to be wrong without the model
+    options.check(count)                                          # what can be told to be wrong without the model
     prompt = _prompt(prompt)
     opened = open_for(where, options)
     task = Task(opened, prompt, count, options)

@@ -59,17 +59,15 @@ class Opened:
         demand("generate", hasattr(made, "extend"), "a model that writes text, not an encoder alone", model=made.__name__)
 
     def defaults(self, length: int, count: int | None) -> GenerationConfig:
-        """How the model's directory says that it writes, behind a prompt of `length` tokens."""
+        """How the model's directory says that it writes, behind a prompt of `length` tokens; `count` goes before its lengths."""
         if self.path is None or not (self.path / "config.json").is_file():
             return GenerationConfig()
         if not read_json("generate", self.path / "config.json").keys() & {"model_type", "architectures"}:
             return GenerationConfig()                             # the directory of a run of ours
         try:
-            return generation_config_in(self.path, prompt_length=length)
+            return generation_config_in(self.path, prompt_length=length, max_new_tokens=count)
         except ValueError as error:
-            if count is None:
-                raise ValueError(f"{error}, in the model's directory, for a prompt of {length} tokens") from error
-            return generation_config_in(self.path, prompt_length=0)     # its max_length is below the prompt: `count` takes its place
+            raise ValueError(f"{error}, in the model's directory, for a prompt of {length} tokens") from error
 
     def build(self, *, adapted: bool) -> Any:
         """The model, with its adapter or without."""

@@ -129,14 +129,16 @@ class GenerationConfig:
         return from_dict(cls, values)
 
     @classmethod
-    def from_hugging_face(cls, values: Mapping[str, Any], *, prompt_length: int | None = None) -> "GenerationConfig":
+    def from_hugging_face(cls, values: Mapping[str, Any], *, prompt_length: int | None = None,
+                          max_new_tokens: int | None = None) -> "GenerationConfig":
         """The config of a generation_config.json, as transformers (version 5) understands it.
 
         Without do_sample the temperature is 0. A top_k that is not given is 50, and counts once the temperature is above 0. max_length and
-        min_length count the prompt: they are used if its length is told (1 for an encoder-decoder's start token); without it, max_length is
-        passed over, and a min_length above 0 refused. A banned word that is an end token by itself is dropped. forced_bos_token_id
-        becomes forced_first, though transformers heeds it only behind a prompt of one token. Keys that change which tokens come, and have
-        no counterpart here, are refused; all others are passed over.
+        min_length count the prompt: they are used if its length is told (1 for an encoder-decoder's start token) and max_new_tokens and
+        min_new_tokens are not given; without it, max_length is passed over, and a min_length above 0 refused. `max_new_tokens` takes the
+        place of what the file says, and the least number of tokens is not above it. A banned word that is an end token by itself is
+        dropped. forced_bos_token_id becomes forced_first, and counts behind a prompt of one token alone. Keys that change which tokens
+        come, and have no counterpart here, are refused; all others are passed over.
         """
         who = f"{cls.__name__}.from_hugging_face"
         demand(who, isinstance(values, Mapping), "a dict of values by name", values=values)
@@ -150,14 +152,20 @@ class GenerationConfig:
         for name, off in _OFF.items():
             if name in found and found[name] == off:
                 del found[name]
+        lengths = {name: said[name] for name in ("max_length", "min_length", "max_new_tokens", "min_new_tokens") if name in said}
+        size(who, at_least=0, **lengths, prompt_length=prompt_length or 0)
+        if max_new_tokens is not None:
+            found["max_new_tokens"] = max_new_tokens
         if prompt_length is not None:
-            size(who, at_least=0, prompt_length=prompt_length, max_length=said.get("max_length", 0), min_length=said.get("min_length", 0))
-            if "max_new_tokens" not in found and "max_length" in said:
-                found["max_new_tokens"] = said["max_length"] - prompt_length
-            if said.get("min_length"):
-                found["min_new_tokens"] = max(found.get("min_new_tokens", 0), said["min_length"] - prompt_length)
-        demand(who, prompt_length is not None or not said.get("min_length"), "a prompt_length, which min_length counts",
+            if "max_length" in said:
+                found.setdefault("max_new_tokens", said["max_length"] - prompt_length)
+            found.setdefault("min_new_tokens", max(said.get("min_length", 0) - prompt_length, 0))
+            if prompt_length != 1:
+                found.pop("forced_first", None)
+        demand(who, "min_new_tokens" in found or not said.get("min_length"), "a prompt_length, which min_length counts",
                min_length=said.get("min_length"))
+        size(who, at_least=0, max_new_tokens=found.get("max_new_tokens", 0))
+        found["min_new_tokens"] = min(found.get("min_new_tokens", 0), found.get("max_new_tokens", cls.max_new_tokens))
         last = found.get("forced_last")
         if isinstance(last, list):
             demand(who, len(last) == 1, "one forced_eos_token_id", forced_eos_token_id=last)

@@ -121,10 +121,12 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
     return path
 
 
-def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None = None) -> GenerationConfig:
+def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None = None,
+                         max_new_tokens: int | None = None) -> GenerationConfig:
     """How the model in a directory generates by default: generation_config.json, or without one what config.json says of end tokens.
 
-    `prompt_length` is how many tokens of a prompt max_length and min_length count, if the file has them.
+    `prompt_length` is how many tokens of a prompt max_length and min_length count, if the file has them; `max_new_tokens` goes before what
+    it says of lengths.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None =
     else:
         values = read_json(who, file_in(who, path, "config.json"))
         values = {name: values[name] for name in _OF_GENERATION if values.get(name) is not None}
-    return GenerationConfig.from_hugging_face(values, prompt_length=prompt_length)
+    return GenerationConfig.from_hugging_face(values, prompt_length=prompt_length, max_new_tokens=max_new_tokens)
 
 
 def _carried(who: str, source: Path) -> dict[str, Path]:

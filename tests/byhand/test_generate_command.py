@@ -164,6 +164,19 @@ def test_presets_of_every_kind_write(capsys):
         assert one == other and len(one[0]["tokens"]) == 12 and max(one[0]["tokens"]) < 259
 
 
+def test_what_is_told_goes_before_what_the_directory_says(hub, capsys):
+    file = hub / "llama" / "generation_config.json"
+    before = file.read_text()
+    try:
+        file.write_text(json.dumps(json.loads(before) | dict(max_new_tokens=90, min_length=40, num_beams=4, num_return_sequences=4)))
+        assert len(told(capsys, hub / "llama", "the", "--count", 3)["texts"]) == 4
+        assert [len(text["tokens"]) for text in told(capsys, hub / "llama", "the", "--count", 3, "--beams", 2)["texts"]] == [3, 3]
+        assert len(told(capsys, hub / "llama", "the", "--count", 3, "--n-best", 2)["texts"]) == 2
+        assert len(told(capsys, hub / "llama", "the", "--beams", 1, "--min-tokens", 80)["texts"][0]["tokens"]) >= 80
+    finally:
+        file.write_text(before)
+
+
 @pytest.mark.parametrize(("words", "complaint"), [
     (["--temperature", "nan"], "temperature >= 0 and finite"),
     (["--temperature", "-1"], "temperature >= 0 and finite"),

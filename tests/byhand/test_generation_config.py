@@ -100,6 +100,35 @@ def test_what_a_file_leaves_out_or_turns_off():
     assert GenerationConfig.from_hugging_face(dict(max_length=30, max_new_tokens=5), prompt_length=3).max_new_tokens == 5
 
 
+@pytest.mark.parametrize(("values", "asked", "want"), [
+    (dict(min_length=15), None, (64, 12)),
+    (dict(min_length=2), None, (64, 0)),
+    (dict(min_length=15, min_new_tokens=1), None, (64, 1)),              # as transformers has it, the one that counts new tokens counts
+    (dict(min_length=15, min_new_tokens=0), None, (64, 0)),
+    (dict(max_length=9, min_length=15), None, (6, 6)),
+    (dict(max_length=9, max_new_tokens=20), None, (20, 0)),
+    (dict(max_new_tokens=1, min_new_tokens=3), 12, (12, 3)),
+    (dict(max_new_tokens=20, min_new_tokens=3), 2, (2, 2)),
+    (dict(max_length=2, min_length=1), 5, (5, 0)),                       # the prompt alone is longer
+])
+def test_lengths_that_the_file_and_the_caller_tell(values, asked, want):
+    found = GenerationConfig.from_hugging_face(values, prompt_length=3, max_new_tokens=asked)
+    assert (found.max_new_tokens, found.min_new_tokens) == want
+
+
+def test_a_forced_first_token_stands_behind_one_token_alone():
+    values = dict(forced_bos_token_id=4)
+    assert [GenerationConfig.from_hugging_face(values, prompt_length=n).forced_first for n in (None, 1, 2)] == [4, 4, None]
+
+
+@pytest.mark.parametrize("values", [
+    dict(max_length=-1), dict(max_length=1.5), dict(min_length="3"), dict(min_new_tokens=-1), dict(max_new_tokens=True), dict(max_length=2),
+])
+def test_lengths_that_are_none(values):
+    with pytest.raises(ValueError, match="as an integer >= 0"):
+        GenerationConfig.from_hugging_face(values, prompt_length=3)
+
+
 @pytest.mark.parametrize("values", [
     dict(guidance_scale=1.5), dict(sequence_bias=[[[1], 2.0]]), dict(begin_suppress_tokens=[1]), dict(renormalize_logits=True),
     dict(penalty_alpha=0.6), dict(encoder_repetition_penalty=1.2), dict(force_words_ids=[[1]]), dict(top_h=0.3),
