@@ -258,6 +258,14 @@ def follows(function: str, *, starts: Any, held: Any) -> None:
              f"starts={starts.tolist()}")
 
 
+def continues(function: str, **pairs: tuple[Any, Any]) -> None:
+    """Every pair is (new, held): what is new (B, K, T, E) has the heads, the width and the dtype of what is held (…, K, …, E), if any."""
+    for name, (new, held) in pairs.items():
+        if held is not None and (new.shape[1], new.shape[3], new.dtype) != (held.shape[1], held.shape[3], held.dtype):
+            fail(function, f"{name} as those that it holds, {_dtype(held)} (B, {held.shape[1]}, T, {held.shape[3]})",
+                 f"{name} {describe(new)}")
+
+
 def choice(function: str, options: Iterable[Any], **values: Any) -> None:
     """Every value is one of the options; the nearest one is suggested."""
     options = list(options)

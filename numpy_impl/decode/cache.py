@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import booleans, demand, exact_rank, ids_below, integers, same_shape
+from byhand.checks import booleans, demand, exact_rank, given, ids_below, integers, same_shape
 
 
 class Places:
@@ -64,6 +64,8 @@ class Held(NamedTuple):
     key (B, K, S, E), value (B, K, S, W)
     first (B,)   the position of each row's first key. A key at a position below 0 or not below the row's length is none. None: the S keys
                  are the last S of every row, the newest at the end
+
+    They may be views of what the store keeps: they are to be read, and hold until the next call.
     """
 
     key: NDArray
@@ -174,9 +176,11 @@ class Cache:
         ------
         ValueError   if rows are no integers on one axis, or one of them is not there
         """
+        given("Cache.reorder", rows=rows)
         integers("Cache.reorder", rows=rows)
         exact_rank("Cache.reorder", 1, rows=rows)
         ids_below("Cache.reorder", len(self.lengths), rows=rows)
+        rows = rows.astype(np.int64)
         for store in self.stores:
             store.reorder(rows)
         self.lengths = self.lengths[rows]
@@ -188,10 +192,12 @@ class Cache:
         ------
         ValueError   if lengths are no integers from 0 to what the rows hold
         """
+        given("Cache.crop", lengths=lengths)
         integers("Cache.crop", lengths=lengths)
         same_shape("Cache.crop", self.lengths.shape, lengths=lengths)
         fits = bool(((lengths >= 0) & (lengths <= self.lengths)).all())
         demand("Cache.crop", fits, f"lengths from 0 to {self.lengths.tolist()}", lengths=lengths.tolist())
+        lengths = lengths.astype(np.int64)                              # a copy: the stores keep it
         for store in self.stores:
             store.crop(lengths)
-        self.lengths = lengths.astype(np.int64)
+        self.lengths = lengths

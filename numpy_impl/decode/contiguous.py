@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.checks import continues, demand
 from numpy_impl.decode.cache import Held, Places
 
 _LEAST = 64  # tokens that there is room for at first
@@ -36,6 +37,9 @@ class ContiguousStore:
         longest = places.longest
         if self.key is None:
             self.key, self.value = key[:, :, :0], value[:, :, :0]
+        held = f"the {len(self.key)} rows that it holds (after a call that broke off, a new cache)"
+        demand("ContiguousStore", len(self.key) == len(key), held, key=key)
+        continues("ContiguousStore", key=(key, self.key), value=(value, self.value))
         self.key, self.value = _room(self.key, longest), _room(self.value, longest)
         if places.start is not None:
             self.key[:, :, places.start : longest] = key

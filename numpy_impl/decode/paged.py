@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import follows, size
+from byhand.checks import continues, follows, size
 from numpy_impl.decode.cache import Held, Places
 
 
@@ -173,6 +173,8 @@ class PagedStore:
 
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
+        if self.key is not None:
+            continues("PagedStore", key=(key, self.key.swapaxes(0, 1)), value=(value, self.value.swapaxes(0, 1)))
         self.table.prepare(places)
         self.key, self.value = self._written(self.key, key), self._written(self.value, value)
         first = None if places.start is not None else np.zeros(len(key), np.int64)

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import choice, follows, size
+from byhand.checks import choice, continues, follows, size
 from numpy_impl.decode.cache import Held, Places
 from numpy_impl.quantize.int8 import dequantize_int8_absmax, quantize_int8_absmax
 from numpy_impl.quantize.nf4 import dequantize_nf4, quantize_nf4
@@ -75,6 +75,7 @@ class QuantizedStore:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
             self.lengths = self.old = places.starts
         follows("QuantizedStore", starts=places.starts, held=self.lengths)
+        continues("QuantizedStore", key=(key, self.key.full), value=(value, self.value.full))
         old = np.maximum(self.old, places.lengths - self.recent)
         at = np.arange(places.longest)
         recalled, aging, staying = (                                    # row and position of each such token
@@ -113,10 +114,11 @@ class _Part:
         b, k, _, e = new.shape
         self.kind, self.width = kind, e
         # The fewest blocks of at most `block` numbers, all of one size, which is even, as two codes of four bits share a byte.
+        e = max(e, 1)
         blocks = -(-e // min(block or e, e))
         self.block = 2 * -(-e // (2 * blocks))
-        self.padded = -(-e // self.block) * self.block
-        self.full = np.zeros((b, k, recent, e), new.dtype)
+        self.padded = -(-self.width // self.block) * self.block
+        self.full = np.zeros((b, k, recent, self.width), new.dtype)
         self.codes = np.zeros((b, k, 0, self.padded), np.int8) if kind == "int8" else np.zeros((b, k, 0, self.padded // 2), np.uint8)
         self.absmax = np.zeros((b, k, 0, self.padded // self.block), np.float32)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, follows, size
+from byhand.checks import continues, demand, follows, size
 from numpy_impl.decode.cache import Held, Places
 
 
@@ -58,6 +58,7 @@ class RollingStore:
             self.key, self.value = (new[:, :, :0] for new in (key, value))
             self.lengths = self.oldest = places.starts
         follows("RollingStore", starts=places.starts, held=self.lengths)
+        continues("RollingStore", key=(key, self.key), value=(value, self.value))
         t, end = key.shape[2], self.end
         if places.real is None and end + t <= self.key.shape[2]:
             self.end = end + t

@@ -132,3 +132,40 @@ def test_a_batch_that_grows_and_shrinks_is_each_text_alone():
     got = model.extend(np.array([[1], [2], [3]]), cache)
     for logits, text in zip(got, ([1, 2, 3, 4, 5, 1], [1, 2, 3, 2], [1, 2, 3, 4, 3]), strict=True):
         np.testing.assert_allclose(logits, model(np.array([text]))[0, -1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("kind", ["contiguous", "rolling", "paged", "int8"])
+def test_rows_and_lengths_may_be_any_integers_and_stay_the_callers(kind, dtype):
+    one, other = pair("mistral")
+    held = caches("mistral", one, other, kind)
+    both(one, other, held, np.array([[1, 2, 3], [4, 5, 6]]))
+    rows, lengths = np.array([1, 1, 0], dtype), np.array([2, 1, 3], dtype)
+    for cache, to in zip(held, (np.array, torch.tensor), strict=True):
+        moved, cropped = to(rows), to(lengths)
+        cache.reorder(moved)
+        cache.crop(cropped)
+        moved[...] = 0
+        cropped[...] = 0
+    ours, theirs = both(one, other, held, np.array([[2], [3], [3]]))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+    assert held[0].lengths.tolist() == held[1].lengths.tolist() == [3, 2, 4]
+    if kind != "int8":
+        for row, text in enumerate(([4, 5, 2], [4, 3], [1, 2, 3, 3])):
+            np.testing.assert_allclose(ours[row], one(np.array([text]))[0, -1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "rolling", "paged", "nf4"])
+def test_tokens_in_another_dtype_are_refused_before_they_are_kept(kind):
+    one, other = pair("mistral")
+    held = caches("mistral", one, other, kind)
+    ids, then = np.array([[1, 2], [3, 4]]), np.array([[5], [6]])
+    both(one, other, held, ids)
+    narrow = Llama(_FAMILIES["mistral"][2], dtype=np.float32), TorchLlama(_FAMILIES["mistral"][2], dtype=torch.float32)
+    ours, theirs = both(*narrow, held, then)
+    assert ours == theirs
+    assert "as those that it holds, float64 (B, 1, T, 4); got key float32 (2, 1, 1, 4)" in ours
+    clean = caches("mistral", one, other, kind)
+    both(one, other, clean, ids)
+    for got, want in zip(both(one, other, held, then), both(one, other, clean, then), strict=True):
+        np.testing.assert_array_equal(got, want)

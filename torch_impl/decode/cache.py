@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from byhand.checks import booleans, demand, exact_rank, ids_below, integers, same_shape
+from byhand.checks import booleans, demand, exact_rank, given, ids_below, integers, same_shape
 
 
 class Places:
@@ -129,19 +129,22 @@ class Cache:
 
     def reorder(self, rows: Tensor) -> None:
         """Row n becomes what row rows[n] was; rows (N,) may repeat, and N differ from what was."""
+        given("Cache.reorder", rows=rows)
         integers("Cache.reorder", rows=rows)
         exact_rank("Cache.reorder", 1, rows=rows)
         rows = rows.cpu()
         ids_below("Cache.reorder", len(self.lengths), rows=rows)
+        rows = rows.long()  # a tensor indexes with few of its integers, and takes uint8 for a mask
         for store in self.stores:
             store.reorder(rows)
         self.lengths = self.lengths[rows]
 
     def crop(self, lengths: Tensor) -> None:
         """Forget what stands at position lengths[b] of row b, and behind it; lengths (B,)."""
+        given("Cache.crop", lengths=lengths)
         integers("Cache.crop", lengths=lengths)
         same_shape("Cache.crop", self.lengths.shape, lengths=lengths)
-        lengths = lengths.cpu().long()
+        lengths = lengths.to("cpu", torch.int64, copy=True)  # the stores keep it
         fits = bool(((lengths >= 0) & (lengths <= self.lengths)).all())
         demand("Cache.crop", fits, f"lengths from 0 to {self.lengths.tolist()}", lengths=lengths.tolist())
         for store in self.stores:

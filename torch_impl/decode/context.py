@@ -50,6 +50,7 @@ class ContextCache(Cache):
     def reorder(self, rows: Tensor) -> None:
         """Row n becomes what row rows[n] was, its context too."""
         super().reorder(rows)
+        rows = rows.long()
         here = rows.to(self.context.device)
         self.context, self.mask = self.context[here], None if self.mask is None else self.mask[here]
         for store in self.contexts:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byhand.checks import follows, size
+from byhand.checks import continues, follows, size
 from torch_impl.decode.cache import Held, Places
 
 
@@ -130,6 +130,8 @@ class PagedStore:
 
     def append(self, key: Tensor, value: Tensor, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
+        if self.key is not None:
+            continues("PagedStore", key=(key, self.key.swapaxes(0, 1)), value=(value, self.value.swapaxes(0, 1)))
         self.table.prepare(places)
         self.key, self.value = self._written(self.key, key), self._written(self.value, value)
         first = None if places.start is not None else torch.zeros(len(key), dtype=torch.int64)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from byhand.checks import choice, follows, size
+from byhand.checks import choice, continues, follows, size
 from torch_impl.decode.cache import Held, Places
 from torch_impl.quantize.int8 import dequantize_int8_absmax, quantize_int8_absmax
 from torch_impl.quantize.nf4 import dequantize_nf4, quantize_nf4
@@ -44,6 +44,7 @@ class QuantizedStore:
             self.key, self.value = (_Part(new, self.kind, self.recent, self.block) for new in (key, value))
             self.lengths = self.old = places.starts
         follows("QuantizedStore", starts=places.starts, held=self.lengths)
+        continues("QuantizedStore", key=(key, self.key.full), value=(value, self.value.full))
         old = torch.maximum(self.old, places.lengths - self.recent)
         at = torch.arange(places.longest)
         recalled, aging, staying = (
@@ -81,10 +82,11 @@ class _Part:
     def __init__(self, new: Tensor, kind: str, recent: int, block: int | None):
         b, k, _, e = new.shape
         self.kind, self.width = kind, e
+        e = max(e, 1)
         blocks = -(-e // min(block or e, e))
         self.block = 2 * -(-e // (2 * blocks))  # an even size for all: two codes of four bits share a byte
-        self.padded = -(-e // self.block) * self.block
-        self.full = new.new_zeros(b, k, recent, e)
+        self.padded = -(-self.width // self.block) * self.block
+        self.full = new.new_zeros(b, k, recent, self.width)
         int8 = kind == "int8"
         self.codes = new.new_zeros(b, k, 0, self.padded if int8 else self.padded // 2, dtype=torch.int8 if int8 else torch.uint8)
         self.absmax = new.new_zeros(b, k, 0, self.padded // self.block, dtype=torch.float32)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from byhand.checks import demand, follows, size
+from byhand.checks import continues, demand, follows, size
 from torch_impl.decode.cache import Held, Places
 
 
@@ -35,6 +35,7 @@ class RollingStore:
             self.key, self.value = key[:, :, :0], value[:, :, :0]
             self.lengths = self.oldest = places.starts
         follows("RollingStore", starts=places.starts, held=self.lengths)
+        continues("RollingStore", key=(key, self.key), value=(value, self.value))
         t, end = key.shape[2], self.end
         if places.real is None and end + t <= self.key.shape[2]:
             self.end = end + t

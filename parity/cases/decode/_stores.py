@@ -101,6 +101,15 @@ def broken_off(**options: Any) -> dict[str, Any]:
     return options | dict(steps=[new, new | dict(broken=True), new])
 
 
+def of_another_model(**options: Any) -> list[dict[str, Any]]:
+    """New keys and values of other heads, or another width, than those that are held: to be refused."""
+    first, then = (array(2, 1, 2, 3), array(2, 1, 2, 4)), (array(2, 2, 2, 3), array(2, 1, 2, 1))
+    return [
+        options | dict(steps=[dict(key=key, value=value, real=None) for key, value in (first, other)])
+        for other in ((then[0], then[0]), (first[0], then[1]), (then[1], first[1]))
+    ]
+
+
 def positions(side: Any, held: Any, places: Any) -> np.ndarray:
     """(B, S) where each key stands in its row."""
     s, lengths = held.key.shape[2], side.numpy(places.lengths)

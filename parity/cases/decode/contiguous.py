@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, flag
-from parity.cases.decode._stores import compared, story, tell
+from parity.cases.decode._stores import compared, of_another_model, story, tell
 
 
 def play(side, *, steps):
@@ -31,7 +31,7 @@ def before_the_first_call(side, *, steps):
     yield "bytes", store.nbytes, 0
 
 
-@case("decode.ContiguousStore", play=play, also=[kept, before_the_first_call])
+@case("decode.ContiguousStore", play=play, also=[kept, before_the_first_call], refuses=of_another_model())
 def contiguous(draw):
     steps = story(draw)
     if draw(flag()):

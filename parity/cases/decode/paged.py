@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import case, left_out, one_of
-from parity.cases.decode._stores import broken_off, cache_of, compared, emptied, move, place, plain, story, tell, to
+from parity.cases.decode._stores import broken_off, cache_of, compared, emptied, move, of_another_model, place, plain, story, tell, to
 
 PAGE = left_out(one_of(1, 2, 3, 8))
 
@@ -49,7 +49,7 @@ def clear(side, *, steps, **options):
         yield "behind each row", array[:, 0, :, 0], np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], float)
 
 
-@case("decode.PagedStore", play=play_store, also=[kept, like_contiguous, clear], refuses=[broken_off()])
+@case("decode.PagedStore", play=play_store, also=[kept, like_contiguous, clear], refuses=[broken_off(), *of_another_model()])
 def paged_store(draw):
     return dict(steps=story(draw), page=draw(PAGE))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import array, case, left_out, maybe, one_of
-from parity.cases.decode._stores import broken_off, compared, emptied, story, tell
+from parity.cases.decode._stores import broken_off, compared, emptied, of_another_model, story, tell
 
 GAP = {"int8": 1 / 254, "nf4": 0.15191}                                      # of absmax: half of what lies between two levels
 
@@ -74,7 +74,7 @@ def in_codes(side, steps, recent):
 
 @case("decode.QuantizedStore", play=play, also=[bounded, grown], refuses=[
     dict(kind="int4", steps=[]), dict(kind="nf4", recent=0, steps=[]), dict(kind="nf4", recent=None, steps=[]),
-    broken_off(kind="int8"), dict(kind="int8", block=0, steps=[]), dict(kind="int8", block="all", steps=[]),
+    broken_off(kind="int8"), *of_another_model(kind="int8"), dict(kind="int8", block=0, steps=[]), dict(kind="int8", block="all", steps=[]),
     *(dict(kind=kind, recent=2, steps=[dict(key=np.full((1, 1, 3, 2), bad), value=array(1, 1, 3, 2), real=None)])
       for kind in ("int8", "nf4") for bad in (np.nan, np.inf)),
 ], equivalent={

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import case, left_out, one_of
-from parity.cases.decode._stores import broken_off, compared, emptied, story, tell
+from parity.cases.decode._stores import broken_off, compared, emptied, of_another_model, story, tell
 
 
 def play(side, *, steps, **options):
@@ -42,7 +42,7 @@ def taken_back(side, *, steps, **options):
 
 @case("decode.RollingStore", play=play, also=[window, taken_back], refuses=[
     dict(window=0, steps=[]), dict(window=2.5, steps=[]), dict(window=None, steps=[]), dict(window=3, spare=-1, steps=[]),
-    broken_off(window=3),
+    broken_off(window=3), *of_another_model(window=3),
 ])
 def rolling(draw):
     return dict(window=draw(one_of(3, 1, 2, 5, 40)), spare=draw(left_out(one_of(0, 1, 3, 8))), steps=story(draw))
