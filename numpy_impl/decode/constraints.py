@@ -38,7 +38,7 @@ def ban_words(logits: NDArray, *, history: NDArray, words: tuple[tuple[int, ...]
     y = logits.copy()
     for length in sorted({len(word) for word in words}):
         if length - 1 <= history.shape[1]:
-            group = np.array([word for word in words if len(word) == length])         # (W, length)
+            group = np.array([word for word in words if len(word) == length], np.int64)       # (W, length)
             behind = history.shape[1] - (length - 1)
             begun = (history[:, None, behind:] == group[:, :-1]).all(-1)              # (N, W)
             begun &= real[:, behind:].all(1, keepdims=True)

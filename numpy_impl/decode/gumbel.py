@@ -71,7 +71,7 @@ def sample(logits: NDArray, *, noise: Noise | None = None) -> NDArray:
         return np.asarray(logits.argmax(-1))
     # No noise lifts a token over one that leads by the whole width of its range: only the others' bits are needed, and after top-k or
     # top-p they are few. One counter makes four words, so a token on its own costs what four in a row do.
-    flat = np.flatnonzero(logits > top - _REACH)
+    flat = np.flatnonzero(logits >= top - _REACH)      # of large logits top − 26.1 is top
     if 4 * len(flat) >= logits.size:
         return np.asarray((logits + gumbel(logits.shape, noise=noise)).argmax(-1))
     scores = np.full(logits.shape, -np.inf)

@@ -2,7 +2,7 @@
 
 from numpy.typing import NDArray
 
-from byhand.checks import demand, exact_rank, given, size
+from byhand.checks import booleans, demand, exact_rank, given, same_shape, size
 from byhand.configs.generation import GenerationConfig
 from numpy_impl.decode._rows import largest
 from numpy_impl.decode.constraints import ban_words, force_token, suppress
@@ -37,7 +37,7 @@ def process(
 
     Returns
     -------
-    y : (N, V)   −∞ for what cannot come
+    y : (N, V)   −∞ for what cannot come; scores itself where config asks for nothing
 
     Raises
     ------
@@ -57,6 +57,8 @@ def process(
     size("process", at_least=0, generated=generated)
     demand("process", generated <= history.shape[1], "generated <= the length of the history", generated=generated, history=history)
     largest("process", scores)
+    booleans("process", real=real)
+    same_shape("process", (scores.shape[0], history.shape[1]), history=history, real=real)
     y = _constrained(_penalised(scores, history, generated, config, real), history, generated, config, real)
     if y is not scores:
         largest("process", y, needs="rules that leave a token in every row")

@@ -11,6 +11,8 @@ from numpy_impl.decode._rows import largest
 def temperature(logits: NDArray, *, temperature: float) -> NDArray:
     """yᵢ = logitsᵢ / T;  for T = 0, the limit, −∞ everywhere but at the largest logit, of equal ones at the lowest id.
 
+    Where T is so small that a row's largest quotient is no finite float, yᵢ = (logitsᵢ − max logits) / T: the same distribution.
+
     Parameters
     ----------
     logits : (..., V)     float32 or float64, −∞ for what is excluded
@@ -32,10 +34,13 @@ def temperature(logits: NDArray, *, temperature: float) -> NDArray:
     array([-inf,   3., -inf])
     """
     not_negative("temperature", temperature=temperature)
-    largest("temperature", logits)
+    top = largest("temperature", logits)
     if temperature == 0:
         at = logits.argmax(-1)[..., None]
         y = np.full_like(logits, -np.inf)
         np.put_along_axis(y, at, np.take_along_axis(logits, at, -1), -1)
         return y
-    return logits / temperature
+    temperature = max(temperature, float(np.finfo(logits.dtype).tiny))              # below it, T would be 0 in float32
+    with np.errstate(over="ignore"):
+        fits = np.isfinite(top / temperature)
+        return (logits if fits.all() else np.where(fits, logits, logits - top)) / temperature

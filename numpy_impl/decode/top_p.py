@@ -36,7 +36,7 @@ def keep_top_p(logits: NDArray, *, p: float, minimum: int = 1) -> NDArray:
     size("keep_top_p", minimum=minimum)
     top = largest("keep_top_p", logits)
     if p == 1:
-        return logits
+        return logits.copy()
     total = np.exp(logits - top).sum(-1, keepdims=True, dtype=np.float64)           # (..., 1), at least 1
     # Tokens of less than (1 − p) / V of the best one's probability hold less than 1 − p together: none is kept, and none need be sorted.
     likely = logits >= top + math.log((1 - p) / logits.shape[-1])

@@ -37,7 +37,7 @@ def keep_typical(logits: NDArray, *, mass: float, minimum: int = 1) -> NDArray:
     size("keep_typical", minimum=minimum)
     top = largest("keep_typical", logits)
     if mass == 1:
-        return logits
+        return logits.copy()
     z = logits - top                                                                # (..., V), at most 0
     e = np.exp(z)
     total = e.sum(-1, keepdims=True)

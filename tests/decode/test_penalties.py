@@ -74,3 +74,10 @@ def test_frequency_and_presence_by_their_definition():
             np.testing.assert_allclose(ours(logits, history=history, penalty=alpha, real=real), want, rtol=1e-13)
             got = theirs(torch.tensor(logits), history=torch.tensor(history), penalty=alpha, real=torch.tensor(real))
             np.testing.assert_allclose(got.numpy(), want, rtol=1e-13)
+
+
+def test_tokens_are_counted_beyond_what_half_precision_counts():
+    logits, history = torch.zeros(1, 2, dtype=torch.bfloat16), torch.zeros(1, 1000, dtype=torch.int64)
+    got = twin.frequency_penalty(logits, history=history, penalty=1.0)
+    assert got.dtype == torch.bfloat16
+    assert got.tolist() == [[-1000.0, 0.0]]

@@ -98,3 +98,38 @@ def test_half_precision_is_summed_in_float32():
     kept = torch.isfinite(torch_impl.decode.top_p.keep_top_p(logits, p=0.5)).sum()
     wide = torch.isfinite(torch_impl.decode.top_p.keep_top_p(logits.double(), p=0.5)).sum()
     assert abs(int(kept) - int(wide)) <= 1
+
+
+def test_half_precision_is_judged_as_it_is_written():
+    """The differences of bfloat16 numbers are no bfloat16 numbers: 100 and 99.5 are next to one another."""
+    logits = torch.tensor([[100.0, 99.5, 99.0]], dtype=torch.bfloat16)
+    assert torch_impl.decode.min_p.keep_min_p(logits, p=0.7).isfinite().tolist() == [[True, False, False]]
+    for seed in range(200):
+        logits = 2 * torch.randn(3, 12, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16) + 3
+        for function, options in (
+            ("epsilon.keep_epsilon", dict(epsilon=0.0377)), ("epsilon.keep_eta", dict(epsilon=0.0377)), ("min_p.keep_min_p", dict(p=0.31)),
+            ("top_p.keep_top_p", dict(p=0.77)), ("typical.keep_typical", dict(mass=0.77)),
+        ):
+            kept, wide = (ours(torch_impl, function)(x, **options).isfinite() for x in (logits, logits.double()))
+            assert torch.equal(kept, wide), (seed, function)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-6, 1e-36, 1e-42, 1e-300, 5e-324])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_however_small_the_temperature_the_largest_is_drawn(dtype, temperature, sign):
+    logits = sign * torch.tensor([[9.0, 12.0, 12.0, 700.0], [0.0, 1.0, -5.0, sign * -torch.inf]], dtype=dtype)
+    got = torch_impl.decode.temperature.temperature(logits, temperature=temperature)
+    assert got.dtype == dtype
+    assert torch.equal(got.double().softmax(-1), (logits == logits.amax(-1, keepdim=True)).double())
+    if dtype in (torch.float32, torch.float64):
+        np.testing.assert_array_equal(numpy_impl.decode.temperature.temperature(logits.numpy(), temperature=temperature), got)
+
+
+@pytest.mark.parametrize(("function", "options"), [("top_p.keep_top_p", dict(p=1.0)), ("typical.keep_typical", dict(mass=1.0))])
+def test_what_keeps_everything_returns_an_array_of_its_own(function, options):
+    logits = np.array([0.0, 1.0])
+    assert not np.shares_memory(ours(numpy_impl, function)(logits, **options), logits)
+    twin = torch.tensor(logits, requires_grad=True)
+    got = ours(torch_impl, function)(twin, **options)
+    assert got.data_ptr() != twin.data_ptr() and not got.requires_grad

@@ -37,4 +37,5 @@ def _checked(function: str, logits: Tensor, epsilon: float, minimum: int) -> Ten
     in_range(function, 0, 1, epsilon=epsilon)
     demand(function, 0 < epsilon < 1, "0 < epsilon < 1", epsilon=epsilon)
     size(function, minimum=minimum)
-    return widened(logits - largest(function, logits)).log_softmax(-1)
+    largest(function, logits)
+    return widened(logits).log_softmax(-1)

@@ -33,7 +33,7 @@ def sample(logits: Tensor, *, noise: Noise | None = None) -> Tensor:
     top = largest("sample", logits)
     if noise is None:
         return logits.max(-1).indices
-    flat = (logits > top - _REACH).reshape(-1).nonzero().view(-1) if logits.device.type == "cpu" else None
+    flat = (logits >= top - _REACH).reshape(-1).nonzero().view(-1) if logits.device.type == "cpu" else None
     if flat is None or 4 * len(flat) >= logits.numel():
         return (logits + gumbel(tuple(logits.shape), noise=noise, device=logits.device)).max(-1).indices
     words = _words(noise, flat // 4).view(torch.int32).gather(1, flat[:, None] % 4).view(torch.uint32).view(-1)

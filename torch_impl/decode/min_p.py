@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from byhand.checks import in_range, size
-from torch_impl.decode._rows import best, largest
+from torch_impl.decode._rows import best, largest, widened
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def keep_min_p(logits: Tensor, *, p: float, minimum: int = 1) -> Tensor:
     in_range("keep_min_p", 0, 1, p=p)
     size("keep_min_p", minimum=minimum)
     top = largest("keep_min_p", logits)
-    keep = logits >= top + (math.log(p) if p else -math.inf)
+    keep = logits >= widened(top) + (math.log(p) if p else -math.inf)
     if minimum > 1:
         keep |= best(logits, minimum)
     return torch.where(keep, logits, -torch.inf)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from byhand.checks import at_least, positive
 from torch_impl.decode._history import history_of, seen
+from torch_impl.decode._rows import widened
 
 
 @torch.no_grad()
@@ -28,8 +29,9 @@ def frequency_penalty(logits: Tensor, *, history: Tensor, penalty: float, real: 
     at_least("frequency_penalty", -1e30, penalty=penalty)
     history = history_of("frequency_penalty", logits, history, real)
     n, vocabulary = logits.shape
-    counts = logits.new_zeros(n, vocabulary + 1).scatter_add_(1, history, logits.new_ones(()).expand(history.shape))
-    return logits - penalty * counts[:, :vocabulary]
+    counts = widened(logits.new_zeros(n, vocabulary + 1))  # bfloat16 cannot count beyond 256
+    counts.scatter_add_(1, history, counts.new_ones(()).expand(history.shape))
+    return (logits - penalty * counts[:, :vocabulary]).to(logits.dtype)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from byhand.checks import demand, exact_rank, given, size
+from byhand.checks import booleans, demand, exact_rank, given, same_shape, size
 from byhand.configs.generation import GenerationConfig
 from torch_impl.decode._rows import largest
 from torch_impl.decode.constraints import ban_words, force_token, suppress
@@ -32,6 +32,8 @@ def process(
     size("process", at_least=0, generated=generated)
     demand("process", generated <= history.shape[1], "generated <= the length of the history", generated=generated, history=history)
     largest("process", scores)
+    booleans("process", real=real)
+    same_shape("process", (scores.shape[0], history.shape[1]), history=history, real=real)
     y = _constrained(_penalised(scores, history, generated, config, real), history, generated, config, real)
     if y is not scores:
         largest("process", y, needs="rules that leave a token in every row")

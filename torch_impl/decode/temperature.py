@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from byhand.checks import not_negative
-from torch_impl.decode._rows import largest
+from torch_impl.decode._rows import largest, widened
 
 
 @torch.no_grad()
@@ -14,8 +14,11 @@ def temperature(logits: Tensor, *, temperature: float) -> Tensor:
     logits (..., V) -> y (..., V).
     """
     not_negative("temperature", temperature=temperature)
-    largest("temperature", logits)
+    top = largest("temperature", logits)
     if temperature == 0:
         top = logits.max(-1, keepdim=True)
         return torch.full_like(logits, -torch.inf).scatter_(-1, top.indices, top.values)
-    return logits / temperature
+    wide = widened(logits)
+    temperature = max(temperature, torch.finfo(wide.dtype).tiny)
+    fits = (widened(top) / temperature).to(logits.dtype).isfinite()  # a row that does not fit is moved to its largest
+    return ((wide if bool(fits.all()) else torch.where(fits, wide, wide - top)) / temperature).to(logits.dtype)

@@ -17,10 +17,10 @@ def keep_typical(logits: Tensor, *, mass: float, minimum: int = 1) -> Tensor:
     in_range("keep_typical", 0, 1, mass=mass)
     demand("keep_typical", mass > 0, "mass > 0", mass=mass)
     size("keep_typical", minimum=minimum)
-    top = largest("keep_typical", logits)
+    largest("keep_typical", logits)
     if mass == 1:
-        return logits
-    log_p = widened(logits - top).log_softmax(-1)
+        return logits.clone()
+    log_p = widened(logits).log_softmax(-1)
     probability = log_p.exp()
     entropy = -(probability * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1, keepdim=True)
     near, order = (-(log_p + entropy).abs()).sort(-1, descending=True)
