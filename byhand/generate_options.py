@@ -8,6 +8,8 @@ from byhand.configs.generation import GenerationConfig
 from byhand.run_config import option
 
 _OURS = {"count": "max_new_tokens", "min_tokens": "min_new_tokens"}
+_DRAWS = ("top_k", "top_p", "min_p", "typical")
+_SEARCHES = ("length_penalty", "early_stopping")
 _ONE_BEAM: dict[str, Any] = dict(beams=1, groups=1, diversity_penalty=0.0, n_best=1)
 
 
@@ -56,6 +58,7 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         size("generate", at_least=0, seed=self.seed)
+        demand("generate", self.seed < 2**64, "seed < 2^64", seed=self.seed)
         demand("generate", self.backend == "torch" or self.device == "cpu", "--backend torch for another device than the CPU",
                backend=self.backend, device=self.device)
         demand("generate", not (self.compare and self.json), "--compare or --json, not both", compare=self.compare, json=self.json)
@@ -85,3 +88,10 @@ class GenerateOptions:
                beams=found.beams, temperature=found.temperature)
         demand("generate", found.beams == 1 or not found.stop, "one beam for texts to stop at", beams=found.beams, stop=found.stop)
         return found
+
+    def idle(self, config: GenerationConfig) -> list[str]:
+        """What is to be said of options that change nothing, as the text is chosen by `config`."""
+        kinds = [(_DRAWS, config.temperature == 0, "draws, and without a --temperature the likeliest token is taken"),
+                 (_SEARCHES, config.beams == 1, "searches, and there is one beam")]
+        told = [(name, why) for names, off, why in kinds if off for name in names if getattr(self, name) is not None]
+        return [f"--{name.replace('_', '-')} changes nothing: it is for what {why}" for name, why in told]

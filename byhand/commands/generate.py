@@ -27,10 +27,13 @@ def generate(where: str | None, prompt: str, *, count: int | None, options: Gene
     """
     if count is not None:
         size("generate", count=count)
+    demand("generate", sys.stdout is not None, "a standard output to write to", stdout=sys.stdout)
     options.check(count)                                          # what can be told to be wrong without the model
     prompt = _prompt(prompt)
     opened = open_for(where, options)
     task = Task(opened, prompt, count, options)
+    for line in options.idle(task.config):
+        log(line)
     if options.compare:
         _compare(opened, task)
         return
@@ -38,7 +41,8 @@ def generate(where: str | None, prompt: str, *, count: int | None, options: Gene
     with _output() as write:
         report = task.run(model, None if options.json else write)
         if options.json:
-            write(json.dumps(_values(task, report), ensure_ascii=False))
+            every_letter = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            write(json.dumps(_values(task, report), ensure_ascii=not every_letter, allow_nan=False))
     for line in [*_figures(task, report), *opened.notes()]:
         log(line)
 
@@ -65,6 +69,7 @@ class _output:
 def _prompt(prompt: str) -> str:
     """The text to go on from: the argument, or with "-" the standard input but for its last line end."""
     if prompt == "-":
+        demand("generate", sys.stdin is not None, "a standard input to read the prompt from", stdin=sys.stdin)
         try:
             prompt = sys.stdin.read().removesuffix("\n")
         except UnicodeDecodeError as error:
@@ -73,10 +78,10 @@ def _prompt(prompt: str) -> str:
     demand("generate", not re.fullmatch(r"--?[a-zA-Z][\w-]*", prompt), "options that there are, and a prompt that looks like none",
            prompt=prompt)
     try:
-        prompt.encode()
-    except UnicodeEncodeError:                                    # bytes of the command line that are no letters
+        return prompt.encode(errors="surrogateescape").decode()   # bytes of the command line, whatever letters the locale has
+    except UnicodeError:
         fail("generate", "a prompt in UTF-8", repr(prompt))
-    return prompt
+    raise AssertionError("fail has refused it")
 
 
 def _compare(opened: Opened, task: Task) -> None:
@@ -104,9 +109,12 @@ def _figures(task: Task, report: Report) -> list[str]:
 
 
 def _values(task: Task, report: Report) -> dict[str, Any]:
-    gap = None if report.gap is None or not np.isfinite(report.gap) else report.gap
+    def number(value: float | None) -> float | None:              # JSON has no infinity
+        return None if value is None or not np.isfinite(value) else value
+
     return dict(
-        model=task.opened.title, prompt=task.text, prompt_tokens=task.prompt, texts=[text._asdict() for text in report.texts],
-        seconds=report.seconds, seconds_to_first=report.first, tokens_per_second=report.rate, gap=gap, dtype=task.opened.dtype,
+        model=task.opened.title, prompt=task.text, prompt_tokens=task.prompt,
+        texts=[text._asdict() | {"score": number(text.score)} for text in report.texts], seconds=report.seconds,
+        seconds_to_first=report.first, tokens_per_second=report.rate, gap=number(report.gap), dtype=task.opened.dtype,
         backend=task.opened.side.name,
     )

@@ -69,6 +69,17 @@ class Opened:
         except ValueError as error:
             raise ValueError(f"{error}, in the model's directory, for a prompt of {length} tokens") from error
 
+    def start(self) -> int:
+        """The token that an encoder–decoder's answer begins behind: generation_config.json goes before config.json."""
+        file = None if self.path is None else self.path / "generation_config.json"
+        said = None if file is None or not file.is_file() else read_json("generate", file).get("decoder_start_token_id")
+        if said is None:
+            return self.config.start
+        vocabulary = getattr(self.config, "target_vocabulary", self.config.vocabulary)
+        in_vocabulary = isinstance(said, int) and not isinstance(said, bool) and 0 <= said < vocabulary
+        demand("generate", in_vocabulary, f"decoder_start_token_id as an integer in [0, {vocabulary - 1}], in {file}", got=said)
+        return said
+
     def build(self, *, adapted: bool) -> Any:
         """The model, with its adapter or without."""
         if isinstance(self._found, Weights):

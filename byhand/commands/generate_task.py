@@ -47,16 +47,19 @@ class Task:
         self._tokenizer = None if opened.tokenize is as_bytes or opened.path is None else open_tokenizer(opened.path)
         self.prompt = self._ids(prompt, special=True)
         vocabulary, room = opened.config.vocabulary, self._room()
+        self._start = opened.start() if opened.encodes else 0       # which no other model looks at
         demand("generate", max(self.prompt) < vocabulary, f"the model's tokenizer, of at most {vocabulary} tokens", token=max(self.prompt))
         found = options.over(opened.defaults(1 if opened.encodes else len(self.prompt), count), count)
+        self._cut = found.beams > 1 and room is not None and room < found.max_new_tokens
         self.config = self._fitted(found, getattr(opened.config, "target_vocabulary", vocabulary), room)
 
     def _room(self) -> int | None:
         """How many tokens the model's context has room for behind the prompt, if it has an end."""
         config, tokens = self.opened.config, len(self.prompt)
         demand("generate", tokens > 0, "a prompt of at least one token", prompt=self.text)
-        if self.options.cache == "rolling" and hasattr(config, "n_kv_heads"):
-            demand("generate", config.window is not None, "a model with a window for --cache rolling", window=None)
+        if self.options.cache == "rolling":
+            window = getattr(config, "window", None)
+            demand("generate", window is not None, "a model with a window for --cache rolling", window=window)
         most = None if self.opened.encodes else getattr(config, "max_length", None)
         if most is None:
             return None
@@ -94,7 +97,7 @@ class Task:
         side, began = self.opened.side, time.perf_counter()
         ids = side.array([self.prompt])
         if self.opened.encodes:
-            cache, ids = model.new_cache(ids, kind=self.options.cache), side.array([[self.opened.config.start]])
+            cache, ids = model.new_cache(ids, kind=self.options.cache), side.array([[self._start]])
         else:
             cache = model.new_cache(kind=self.options.cache)
         if self.config.beams > 1:
@@ -125,7 +128,8 @@ class Task:
             stream = self.stream()
             ended = n and tokens[n - 1] in self.config.eos
             text = "".join([*map(stream.push, tokens[: n - 1 if ended else n]), stream.finish()])
-            texts.append(Written(text, tokens[:n], "eos" if ended else "length", score))
+            cut = self._cut and n == self.config.max_new_tokens
+            texts.append(Written(text, tokens[:n], "eos" if ended else "context" if cut else "length", score))
         texts = [text for text in texts if text.tokens] or texts[:1]
         _say(write, "\n".join(text.text for text in texts))
         return Report(texts, seconds, seconds, None)

@@ -187,8 +187,8 @@ _NAMES = {
     "diversity_penalty": "diversity_penalty", "length_penalty": "length_penalty", "early_stopping": "early_stopping",
     "num_return_sequences": "n_best",
 }
-_OFF = {"top_k": 0, "top_p": 1.0, "typical": 1.0, "epsilon": 0.0, "eta": 0.0}       # the values by which their files say: no such rule
-_UNSUPPORTED: dict[str, Any] = {                                                # and the value at which each does nothing
+_OFF = {"top_k": 0, "top_p": 1.0, "typical": 1.0, "epsilon": 0.0, "eta": 0.0, "pad": -1}  # with which files say: no such rule
+_UNSUPPORTED: dict[str, Any] = {                                               # and the value at which each does nothing
     "begin_suppress_tokens": None, "constraints": None, "dola_layers": None, "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0, "exponential_decay_length_penalty": None, "force_words_ids": None, "guidance_scale": 1.0,
     "max_time": None, "penalty_alpha": 0.0, "renormalize_logits": False, "sequence_bias": None, "token_healing": False,

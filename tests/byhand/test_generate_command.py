@@ -140,6 +140,22 @@ def test_it_stops_before_a_text_and_where_the_context_ends(hub, capsys):
     assert found["texts"][0]["reason"] == "context" and len(found["texts"][0]["tokens"]) == 41 - len(found["prompt_tokens"])
     found = told(capsys, hub / "gpt2", "the same", "--count", 500, "--beams", 2, "--min-tokens", 30)
     assert len(found["texts"][0]["tokens"]) <= 41 - len(found["prompt_tokens"])
+    found = told(capsys, hub / "gpt2", "the same", "--count", 500, "--beams", 2, "--ban", "<end>")
+    assert found["texts"][0]["reason"] == "context"
+
+
+def test_an_answer_begins_behind_the_token_that_the_directory_says(hub, capsys):
+    file = hub / "t5" / "generation_config.json"
+    before = file.read_text()
+    try:
+        file.write_text(json.dumps(json.loads(before) | {"decoder_start_token_id": 7}))
+        want = theirs(hub / "t5", "the same", max_new_tokens=9)[0]
+        found = told(capsys, hub / "t5", "the same", "--count", 9, "--dtype", "float64")["texts"][0]["tokens"]
+        assert found == want != theirs(hub / "t5", "the same", max_new_tokens=9, decoder_start_token_id=START)[0]
+        file.write_text(json.dumps(json.loads(before) | {"decoder_start_token_id": 9999}))
+        assert "decoder_start_token_id as an integer in [0, " in refused(capsys, hub / "t5", "the same")
+    finally:
+        file.write_text(before)
 
 
 def test_the_prompt_may_come_on_the_standard_input(hub, capsys, monkeypatch):
@@ -148,8 +164,30 @@ def test_the_prompt_may_come_on_the_standard_input(hub, capsys, monkeypatch):
     assert said(capsys, hub / "llama", "-", "--count", 8).out == want
 
 
+def test_options_that_change_nothing_are_told(hub, capsys):
+    idle = said(capsys, hub / "llama", "the", "--count", 2, "--top-p", 0.5, "--length-penalty", 2).err
+    assert "--top-p changes nothing: it is for what draws" in idle and "--length-penalty changes nothing: it is for what searches" in idle
+    assert "changes nothing" not in said(capsys, hub / "llama", "the", "--count", 2, "--top-p", 0.5, "--temperature", 1).err
+    assert "changes nothing" not in said(capsys, hub / "llama", "the", "--count", 2, "--beams", 2, "--length-penalty", 2).err
+
+
+def test_a_prompt_is_utf_8_whatever_the_locale(hub, capsys):
+    want = said(capsys, hub / "llama", "déjà vu", "--count", 8).out
+    assert said(capsys, hub / "llama", "déjà vu".encode().decode("ascii", "surrogateescape"), "--count", 8).out == want
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_json_is_json_on_every_terminal(encoding, hub, monkeypatch, capsys):
+    want = told(capsys, hub / "llama", "日本 déjà", "--count", 8)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run(hub / "llama", "日本 déjà", "--count", 8, "--json") == cli.OK
+    found = json.loads(terminal.buffer.getvalue().decode(encoding))
+    assert (found["texts"], found["prompt"]) == (want["texts"], "日本 déjà")
+
+
 def test_text_is_printed_as_it_comes(hub, monkeypatch, capsys):
-    pieces = []
+    pieces: list[str] = []
     monkeypatch.setattr(sys.stdout, "write", pieces.append)
     assert run(hub / "llama", "the same", "--count", 30, "--min-tokens", 30) == cli.OK
     assert len(pieces) > 10 and pieces[-1] == "\n"
@@ -189,6 +227,7 @@ def test_what_is_told_goes_before_what_the_directory_says(hub, capsys):
     (["--beams", "2", "--stop", "x"], "one beam for texts to stop at"),
     (["--cache", "heap"], "cache"),
     (["--cache", "rolling"], "a model with a window for --cache rolling"),
+    (["--seed", str(2**64)], "seed < 2^64"),
     (["--count", "0"], "count as an integer >= 1"),
     (["--seed", "-1"], "seed as an integer >= 0"),
     (["--ban", ""], "texts to ban that are not empty"),
@@ -210,6 +249,9 @@ def test_models_and_prompts_that_will_not_do(hub, tmp_path, capsys, monkeypatch)
     assert "a prompt in UTF-8" in refused(capsys, hub / "gpt2", "\udcff")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert "a prompt of at least one byte" in refused(capsys, hub / "gpt2", "-")
+    monkeypatch.setattr(sys, "stdin", None)                      # as it is where a shell has closed it
+    assert "a standard input to read the prompt from" in refused(capsys, hub / "gpt2", "-")
+    assert "a model with a window for --cache rolling" in refused(capsys, hub / "t5", "the", "--cache", "rolling")
     (hub / "llama" / "tokenizer.json").rename(tmp_path / "kept")
     try:
         assert "a tokenizer.json in" in refused(capsys, hub / "llama", "the")
@@ -254,3 +296,8 @@ def test_whoever_reads_may_leave():
     began = time.monotonic()
     assert running.wait(timeout=120) == cli.FAILED and b"Traceback" not in running.stderr.read() and time.monotonic() - began < 60
     running.stderr.close()
+
+
+def test_without_an_output_nothing_is_begun(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run("gpt2-nano", "def ") == cli.WRONG_USAGE and "a standard output to write to" in capsys.readouterr().err

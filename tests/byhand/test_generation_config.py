@@ -93,7 +93,8 @@ def test_what_a_file_leaves_out_or_turns_off():
     assert GenerationConfig.from_hugging_face({}) == GenerationConfig(top_k=50)
     assert GenerationConfig.from_hugging_face({"do_sample": True}).temperature == 1.0
     assert GenerationConfig.from_hugging_face({"do_sample": False, "temperature": 0.7, "top_p": 0.9}).temperature == 0.0
-    off = dict(do_sample=True, top_k=0, top_p=1.0, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0, min_p=None, guidance_scale=1.0)
+    off = dict(do_sample=True, top_k=0, top_p=1.0, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0, min_p=None, guidance_scale=1.0,
+               pad_token_id=-1)
     assert GenerationConfig.from_hugging_face(off) == GenerationConfig(temperature=1.0)
     assert GenerationConfig.from_hugging_face(dict(bad_words_ids=[[2], [2, 3]], eos_token_id=2)).banned == ((2, 3),)
     assert GenerationConfig.from_hugging_face(dict(forced_eos_token_id=[4])).forced_last == 4
