@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from byhand.checks import demand
 from numpy_impl.decode.cache import LayerCache
 from numpy_impl.layers.gated_feed_forward import GatedFeedForward
 from numpy_impl.layers.grouped_query_attention import GroupedQueryAttention
@@ -50,11 +51,13 @@ def llama_step(model: Any, x: NDArray, caches: Sequence[LayerCache]) -> NDArray:
     >>> bool(np.allclose(h, model.hidden(np.array([[3]]))[0], atol=1e-6))
     True
     """
+    layers = model.blocks.layers
+    demand("llama_step", len(caches) == len(layers), f"{len(layers)} caches, one a layer", caches=len(caches))
     places = caches[0].places
     cos, sin = (table[:, 0, None] for table in model.rotary(x, places))          # (B, 1, R/2): the same for all heads
     b, _, d = x.shape
     x = x.reshape(b, d)
-    for block, cache in zip(model.blocks.layers, caches, strict=True):
+    for block, cache in zip(layers, caches, strict=True):
         x = x + _attend(block.attn, _normalised(block.norm1, x), cos, sin, cache)
         x = x + _feed(block.mlp, _normalised(block.norm2, x))
     return _normalised(model.norm, x).reshape(b, 1, d)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from byhand.checks import at_least_rank, choice, demand, exact_rank, fail, ids_below, same_shape, size
+from byhand.checks import at_least_rank, choice, demand, exact_rank, fail, given, ids_below, integers, same_shape, size
 from byhand.noise import Noise, at
 from numpy_impl.decode.cache import Cache
 from numpy_impl.finetune._projections import OnFrozen
@@ -118,6 +118,8 @@ class PromptTuned(OnFrozen):
 
     def extend_hidden(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> tuple[NDArray, NDArray]:
         """As `extend`, with what the head reads of the new tokens; of the prompt no one sees it."""
+        given("PromptTuned.extend", ids=ids)
+        integers("PromptTuned.extend", ids=ids)
         exact_rank("PromptTuned.extend", 2, ids=ids)                     # before the prompt is taken in
         if not len(cache.lengths) and len(self.prompt):
             places = cache.place((len(ids), len(self.prompt)))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import demand, exact_rank
+from byhand.checks import demand, exact_rank, fail, given, integers
 from byhand.noise import Noise, at
 from numpy_impl.decode.cache import Cache, Places
 from numpy_impl.layers.embedding import Embedding
@@ -23,6 +23,7 @@ class LanguageModel(Module):
 
     config: Any
     tied_table = "tokens"   # what the head reads where it is None
+    kind_of_cache: type[Cache] = Cache
     tokens: Any             # an Embedding, or what stands in its place
     head: Any               # a Linear, what stands in its place, or None
 
@@ -67,7 +68,11 @@ class LanguageModel(Module):
     def extend_hidden(self, ids: NDArray, cache: Cache, *, real: NDArray | None = None, last: bool = True) -> tuple[NDArray, NDArray]:
         """As `extend`, with what the head reads: logits (B, V) or (B, T, V), and h (B, T, D) of all new tokens."""
         who = f"{type(self).__name__}.extend"
+        given(who, ids=ids)
+        integers(who, ids=ids)
         exact_rank(who, 2, ids=ids)
+        if not isinstance(cache, self.kind_of_cache):
+            fail(who, f"a cache of its own new_cache, a {self.kind_of_cache.__name__}", f"one of type {type(cache).__name__}")
         places = cache.place(ids.shape, real)
         chosen = places.last()                                          # (B,)
         demand(who, not last or bool((chosen >= 0).all()), "a token in every row", ids=ids, real=real)

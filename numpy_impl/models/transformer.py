@@ -31,6 +31,7 @@ Caches = Sequence[tuple[LayerCache, ContextStore]]
 class _EncoderDecoder(LanguageModel):
     """What Transformer and T5 share: logits = head(decode(target, encode(source))), and the loss of predicting labels one by one."""
 
+    kind_of_cache = ContextCache
     encode: Callable        # source -> context; dcontext -> grads
     decode: Callable        # target, context -> h; dh -> dcontext, grads
     decoder: Stack

@@ -52,7 +52,8 @@ def both(one, other, caches, ids, real=None, **options):
     told = []
     for model, cache, to in ((one, caches[0], np.asarray), (other, caches[1], torch.as_tensor)):
         try:
-            told.append(np.asarray(model.extend(to(ids), cache, real=None if real is None else to(real), **options)))
+            new = to(ids) if hasattr(ids, "shape") else ids
+            told.append(np.asarray(model.extend(new, cache, real=None if real is None else to(real), **options)))
         except ValueError as error:
             told.append(str(error))
     return told
@@ -63,6 +64,8 @@ _REFUSED = {
     "no row of the cache": (dict(ids=np.array([[1], [2], [3]])), "the 2 rows"),
     "an unknown id": (dict(ids=np.array([[1, 2], [3, 7]])), "in [0, 6]"),
     "floats": (dict(ids=np.array([[1.0], [2.0]])), "integers"),
+    "a list": (dict(ids=[[1], [2]]), "an array of integers"),
+    "nothing": (dict(ids=None), "ids as an array"),
     "no token": (dict(ids=np.zeros((2, 0), np.int64)), "a token in every row"),
     "a row of padding": (dict(ids=np.array([[1, 2], [3, 4]]), real=np.array([[True, False], [False, False]])), "a token in every row"),
     "real of another shape": (dict(ids=np.array([[1, 2], [3, 4]]), real=np.array([[True], [False]])), "(2, 2)"),
@@ -169,3 +172,24 @@ def test_tokens_in_another_dtype_are_refused_before_they_are_kept(kind):
     both(one, other, clean, ids)
     for got, want in zip(both(one, other, held, then), both(one, other, clean, then), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("family", "other_family"), [("t5", "gpt2"), ("gpt2", None), ("t5", None)])
+def test_what_is_no_cache_of_its_own_is_refused(family, other_family):
+    models = pair(family)
+    held = (None, None) if other_family is None else caches(other_family, *pair(other_family))
+    ours, theirs = both(*models, held, np.array([[1], [2]]))
+    assert ours == theirs
+    assert "a cache of its own new_cache" in ours
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_cache_of_another_number_of_layers_is_refused_before_anything_is_kept(layers, tokens):
+    models = pair("llama")
+    config = LlamaConfig(**dict(_SIZES, n_layers=layers), n_kv_heads=1)
+    held = Llama(config).new_cache(), TorchLlama(config).new_cache()
+    ours, theirs = both(*models, held, np.ones((2, tokens), np.int64))
+    assert ours == theirs
+    assert "2 caches, one a layer" in ours
+    assert held[0].nbytes == held[1].nbytes == 0

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from byhand.checks import demand
 from torch_impl.decode.cache import LayerCache
 from torch_impl.layers.gated_feed_forward import GatedFeedForward
 from torch_impl.layers.grouped_query_attention import GroupedQueryAttention
@@ -19,6 +20,7 @@ def llama_step(model: Any, x: Tensor, caches: Sequence[LayerCache]) -> Tensor:
 
     The model is one of LlamaBlocks without sinks and caps of scores; the caches, one a layer, take the tokens in.
     """
+    demand("llama_step", len(caches) == len(model.blocks), f"{len(model.blocks)} caches, one a layer", caches=len(caches))
     cos, sin = (table[:, None] for table in model.rotary(x, caches[0].places))  # (B, 1, 1, R/2): the same for all heads
     for block, cache in zip(model.blocks, caches, strict=True):
         x = x + _attend(block.attn, _normalised(block.norm1, x), cos, sin, cache)

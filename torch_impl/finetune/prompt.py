@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import at_least_rank, choice, demand, exact_rank, fail, ids_below, same_shape, size
+from byhand.checks import at_least_rank, choice, demand, exact_rank, fail, given, ids_below, integers, same_shape, size
 from byhand.noise import Noise, at
 from torch_impl.decode.cache import Cache
 from torch_impl.layers.stack import Run
@@ -70,6 +70,8 @@ class PromptTuned(nn.Module):
     @torch.no_grad()
     def extend_hidden(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> tuple[Tensor, Tensor]:
         """As `extend`, with what the head reads of the new tokens; of the prompt no one sees it."""
+        given("PromptTuned.extend", ids=ids)
+        integers("PromptTuned.extend", ids=ids)
         exact_rank("PromptTuned.extend", 2, ids=ids)  # before the prompt is taken in
         if not len(cache.lengths) and len(self.prompt):
             places = cache.place((len(ids), len(self.prompt)), device=ids.device)

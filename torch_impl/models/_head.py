@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from byhand.checks import demand, exact_rank
+from byhand.checks import demand, exact_rank, fail, given, integers
 from byhand.noise import Noise, at
 from torch_impl.decode.cache import Cache, Places
 from torch_impl.losses.softmax_cross_entropy import softmax_cross_entropy
@@ -17,6 +17,7 @@ class LanguageModel(nn.Module):
 
     config: Any
     tied_table = "tokens"   # what the head reads where it is None
+    kind_of_cache: type[Cache] = Cache
     tokens: Any
     head: nn.Module | None  # no default: a class attribute would hide the child of that name
 
@@ -35,7 +36,11 @@ class LanguageModel(nn.Module):
     def extend_hidden(self, ids: Tensor, cache: Cache, *, real: Tensor | None = None, last: bool = True) -> tuple[Tensor, Tensor]:
         """As `extend`, with what the head reads: logits (B, V) or (B, T, V), and h (B, T, D) of all new tokens."""
         who = f"{type(self).__name__}.extend"
+        given(who, ids=ids)
+        integers(who, ids=ids)
         exact_rank(who, 2, ids=ids)
+        if not isinstance(cache, self.kind_of_cache):
+            fail(who, f"a cache of its own new_cache, a {self.kind_of_cache.__name__}", f"one of type {type(cache).__name__}")
         places = cache.place(tuple(ids.shape), real, device=ids.device)
         chosen = places.last()  # (B,)
         told = ids.shape[1] > 0 if places.real is None else bool((chosen >= 0).all())

@@ -30,6 +30,8 @@ Caches = Sequence[tuple[LayerCache, ContextStore]]
 class _EncoderDecoder(LanguageModel):
     """What Transformer and T5 share: logits = head(decode(target, encode(source))), and the loss of predicting labels one by one."""
 
+    kind_of_cache = ContextCache
+
     def forward(self, source: Tensor, target: Tensor, *, source_mask: Tensor | None = None, noise: Noise | None = None,
                 run: Run = "keep") -> Tensor:
         """source (..., S), target (..., T), source_mask (..., S), True = a token -> logits (..., T, V)."""
