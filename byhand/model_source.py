@@ -94,6 +94,10 @@ def open_weights(where: str) -> Weights:
     path = Path(where)
     if where in presets():
         return _random(where)
+    try:
+        path.exists()
+    except OSError as error:                              # too long for a name
+        raise ValueError(f"open_model needs a preset, or a directory or file; {where[:80]}: {error.strerror}") from error
     if path.suffix == ".safetensors" and path.is_file():
         return _variant(path)
     if path.suffix in PICKLED and path.is_file():

@@ -10,7 +10,7 @@ from byhand.configs.bert import BertConfig
 from byhand.hugging_face.bert_config import BERT_TYPES
 from byhand.hugging_face.combined import same_values
 from byhand.hugging_face.distilbert import DISTILBERT_HEADS, DISTILBERT_OTHERS, DISTILBERT_TIED, DISTILBERT_TYPES, distilbert_layers
-from byhand.hugging_face.names import listed
+from byhand.hugging_face.names import listed, renamed
 
 # their copies in the masked language model's files -> what they are copies of
 BERT_TIED = {
@@ -50,7 +50,8 @@ def bert_from_hugging_face(state: Mapping[str, NDArray], config: BertConfig, kin
     """
     who = "bert_from_hugging_face"
     names = bert_names(config, kind)
-    theirs = {_modern(name, config): array for name, array in state.items() if not name.endswith("embeddings.position_ids")}
+    theirs = renamed(who, {name: array for name, array in state.items() if not name.endswith("embeddings.position_ids")},
+                     lambda name: _modern(name, config))
     heads = _OTHERS if config.segments else DISTILBERT_OTHERS
     missing = sorted(set(names.values()) - theirs.keys())
     unknown = sorted(name for name in theirs.keys() - set(names.values()) if not name.startswith(heads))

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from byhand.checks import choice, demand, size
+from byhand.checks import choice, demand, in_range, size
 from byhand.configs.bert import BertConfig
-from byhand.hugging_face.distilbert import DISTILBERT_TYPES, distilbert_config_from_hugging_face, distilbert_config_to_hugging_face
+from byhand.hugging_face.distilbert import DISTILBERT_TYPES, classes, distilbert_config_from_hugging_face, distilbert_config_to_hugging_face
 
 # our class -> theirs
 BERT_TYPES = {
@@ -42,6 +42,7 @@ def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
     dropouts = {name: values.get(name, 0.1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
     if values.get("classifier_dropout") is not None:
         dropouts["classifier_dropout"] = values["classifier_dropout"]
+    in_range(who, 0, 1, **dropouts)
     demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
     activation = values.get("hidden_act", "gelu")
     choice(who, _ACTIVATIONS, hidden_act=activation)
@@ -55,7 +56,7 @@ def bert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig:
         d_hidden=values["intermediate_size"],
         segments=values.get("type_vocab_size", 2),
         padding=values.get("pad_token_id", 0),
-        classes=values.get("num_labels") or len(values.get("id2label") or (0, 1)),
+        classes=classes(who, values),
         dropout=dropouts["hidden_dropout_prob"],
         norm_eps=values.get("layer_norm_eps", 1e-12),
         activation=_ACTIVATIONS[activation],

@@ -25,6 +25,8 @@ from byhand.run_directory import write_whole
 Config = GPT2Config | LlamaConfig | BertConfig | T5Config
 # What config.json may say beside the model's sizes, of no use to ours: a copy of the model keeps it.
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "id2label", "label2id", "problem_type")
+_LAYERS, _EXPERTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers"), ("num_experts", "num_local_experts")
+_NAMED = 100_000                                # layers times experts: those of the largest published models are 15,616
 _OF_GENERATION = ("eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
 
 
@@ -66,8 +68,10 @@ def load_hugging_face(path: str | os.PathLike, *, kind: str | None = None, lazil
     family, values = _told(who, path)
     kind = family.kind(values) if kind is None else kind
     choice(who, family.kinds, kind=kind)
+    arrays = arrays_of(who, path)
+    _countable(who, values, len(arrays))
     config = family.read_config(values)
-    state = family.read_state(arrays_of(who, path), config, kind)
+    state = family.read_state(arrays, config, kind)
     demand_shapes(who, state, config)
     return config, dict(state) if lazily else {name: np.array(array, order="C") for name, array in state.items()}
 
@@ -147,6 +151,14 @@ def _carried(who: str, source: Path) -> dict[str, Path]:
     if (source / POOLING / "config.json").is_file():
         found[f"{POOLING}/config.json"] = file_in(who, file_in(who, source, POOLING), "config.json")
     return found
+
+
+def _countable(who: str, values: Mapping[str, Any], arrays: int) -> None:
+    """Before a name is made for each of them: how many layers and experts a config.json claims there are."""
+    most = max(_NAMED, arrays)
+    layers, experts = ({name: values[name] for name in names if type(values.get(name)) is int} for names in (_LAYERS, _EXPERTS))
+    total = sum(layers.values()) * max([1, *experts.values()])
+    demand(who, total <= most, f"a config.json of at most {most:,} layers, or experts in all of them", **layers, **experts)
 
 
 def _kept(who: str, source: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ BERT without segments, whose sequence classifier has a relu where BERT's has tan
 from collections.abc import Mapping
 from typing import Any
 
-from byhand.checks import choice, demand
+from byhand.checks import choice, demand, in_range
 from byhand.configs.bert import BertConfig
 
 # our class -> theirs
@@ -46,6 +46,7 @@ def distilbert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig
     demand(who, not missing, f"a value for {', '.join(missing)}", keys=sorted(values))
     choice(who, (True,), tie_word_embeddings=values.get("tie_word_embeddings", True))
     dropouts = {name: values.get(name, 0.1) for name in ("dropout", "attention_dropout")}
+    in_range(who, 0, 1, **dropouts)
     demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
     activation = values.get("activation", "gelu")
     choice(who, _ACTIVATIONS, activation=activation)
@@ -58,12 +59,19 @@ def distilbert_config_from_hugging_face(values: Mapping[str, Any]) -> BertConfig
         d_hidden=values["hidden_dim"],
         segments=0,
         padding=values.get("pad_token_id", 0),
-        classes=values.get("num_labels") or len(values.get("id2label") or (0, 1)),
+        classes=classes(who, values),
         dropout=dropouts["dropout"],
         norm_eps=_NORM_EPS,
         activation=_ACTIVATIONS[activation],
         pooler="relu",
     )
+
+
+def classes(who: str, values: Mapping[str, Any]) -> Any:
+    """How many a classifier tells apart, by a config.json: num_labels, or as many as it has names for; two where it says nothing."""
+    names = values.get("id2label")
+    demand(who, names is None or isinstance(names, Mapping), "id2label as names by number", id2label=names)
+    return values.get("num_labels") or len(names or (0, 1))
 
 
 def distilbert_config_to_hugging_face(config: BertConfig, kind: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Family(NamedTuple):
 
 _GPT2 = Family(
     ("GPT2",), lambda values: "GPT2",
-    gpt2_config_from_hugging_face, lambda state, config, kind: gpt2_from_hugging_face(state),
+    gpt2_config_from_hugging_face, lambda state, config, kind: gpt2_from_hugging_face(state, config.n_layers),
     lambda config, kind: gpt2_config_to_hugging_face(config), lambda state, config, kind: gpt2_to_hugging_face(state),
     lambda config: ("lm_head.weight",),
 )

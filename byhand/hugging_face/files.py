@@ -31,8 +31,12 @@ def file_in(who: str, directory: Path, name: str) -> Path:
     ------
     ValueError   if it lies elsewhere
     """
-    own = directory.resolve()
-    real = (own / name).resolve()
+    try:
+        own = directory.resolve()
+        real = (own / name).resolve()
+        real.exists()
+    except (OSError, RuntimeError, ValueError) as error:                # too long, a zero in it, no Unicode, links in a circle
+        raise ValueError(f"{who} needs names of files in {directory}; got {name[:80]!r}: {error}") from error
     blobs = next((above.parent / "blobs" for above in own.parents if above.name == "snapshots"), own)
     if real.parent not in (own, blobs) or os.path.basename(name) != name:
         fail(who, f"files beside each other in {directory}, or in the blobs of a hub cache", f"{name!r}, which is {real}")
@@ -46,6 +50,7 @@ def read_json(who: str, file: Path) -> dict[str, Any]:
     ------
     ValueError   if it cannot be read, is no JSON, or something else than names and values
     """
+    demand(who, file.is_file() or file.is_dir() or not file.exists(), "a file on a disk, no pipe or device", file=str(file))
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,9 +90,12 @@ def arrays_of(who: str, directory: Path) -> dict[str, OnDisk]:
     if lost:
         fail(who, f"every array that {index} lists in its file", f"no {', no '.join(lost[:8])}" + " …" * (len(lost) > 8))
     arrays: dict[str, OnDisk] = {}
-    for found in opened.values():
+    for file, found in opened.items():
+        again = sorted(arrays.keys() & found.keys())
+        if again:
+            fail(who, f"every array in one of the files that {index} lists", f"{again[0]} in {arrays[again[0]].file.name} and in {file}")
         arrays |= found
-    return arrays | {array: opened[file][array] for array, file in places.items()}
+    return arrays
 
 
 def refuse_pickle(who: str, file: Path) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from byhand.checks import choice, demand
+from byhand.checks import choice, demand, in_range
 from byhand.configs.gpt2 import GPT2Config
 from byhand.hugging_face.combined import Joined, same_values
-from byhand.hugging_face.names import listed
+from byhand.hugging_face.names import listed, renamed
 
 _PREFIX = "transformer."                        # GPT2LMHeadModel's files have it, GPT2Model's (the one published as "gpt2") do not
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry along
@@ -35,6 +35,7 @@ def gpt2_config_from_hugging_face(values: Mapping[str, Any]) -> GPT2Config:
     for name, value in plain.items():
         choice(who, (value,), **{name: values.get(name, value)})
     dropouts = {name: values.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    in_range(who, 0, 1, **dropouts)
     demand(who, len(set(dropouts.values())) == 1, "one dropout for all places", **dropouts)
     activation = values.get("activation_function", "gelu_new")
     choice(who, _ACTIVATIONS, activation_function=activation)
@@ -84,7 +85,7 @@ def gpt2_config_to_hugging_face(config: GPT2Config) -> dict[str, Any]:
     }
 
 
-def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
+def gpt2_from_hugging_face(state: Mapping[str, NDArray], layers: int | None = None) -> dict[str, NDArray]:
     """The state of a transformers GPT-2 under our names, for `GPT2.load_state_dict`.
 
     Its Conv1D holds matrices as (in, out), ours are (out, in); its c_attn is our q_proj, k_proj and v_proj side by side. The arrays are
@@ -92,7 +93,8 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
     Parameters
     ----------
-    state   of a GPT2Model or GPT2LMHeadModel, NumPy arrays, or arrays on disk
+    state    of a GPT2Model or GPT2LMHeadModel, NumPy arrays, or arrays on disk
+    layers   how many blocks there must be; None: as many as there are
 
     Raises
     ------
@@ -106,9 +108,11 @@ def gpt2_from_hugging_face(state: Mapping[str, NDArray]) -> dict[str, NDArray]:
     >>> list(gpt2_from_hugging_face(tables | norm))                     # a GPT-2 of no blocks
     ['tokens.weight', 'positions.weight', 'norm.weight', 'norm.bias']
     """
-    state = {name.removeprefix(_PREFIX): array for name, array in state.items() if not name.endswith(_BUFFERS)}
+    state = renamed("gpt2_from_hugging_face", {name: array for name, array in state.items() if not name.endswith(_BUFFERS)},
+                    lambda name: name.removeprefix(_PREFIX))
     head = state.pop("lm_head.weight", None)
-    layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("h.") and name.split(".")[1].isdigit()), default=-1)
+    if layers is None:
+        layers = len({name.split(".")[1] for name in state if name.startswith("h.")})
     names = dict(gpt2_names(layers))
     known = {theirs for theirs, *_ in names.values()}
     missing, unknown = sorted(known - state.keys()), sorted(state.keys() - known)

@@ -12,7 +12,7 @@ from byhand.checks import choice, demand
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.rope import RopeConfig
 from byhand.hugging_face.combined import same_values
-from byhand.hugging_face.names import listed
+from byhand.hugging_face.names import listed, renamed
 
 LLAMA_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "relu": "reglu"}
@@ -164,8 +164,8 @@ def by_names(who: str, state: Mapping[str, NDArray], names: Mapping[str, str], *
     """The arrays that `state` holds by their names (our name -> their name) under ours; what a model of transformers may lack or have too
     is allowed for: the prefix of its class, buffers, and a tied head."""
     # The files of a LlamaModel lack the prefix.
-    own = {name if name.startswith(("model.", "lm_head.")) else f"model.{name}": array for name, array in state.items()
-           if not name.endswith(_BUFFERS)}
+    own = renamed(who, {name: array for name, array in state.items() if not name.endswith(_BUFFERS)},
+                  lambda name: name if name.startswith(("model.", "lm_head.")) else f"model.{name}")
     head = own.pop("lm_head.weight", None) if tied else None
     exactly(who, "a model of this config", names.values(), own)
     if head is not None and not same_values(head, own["model.embed_tokens.weight"]):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import same_shape
+from byhand.checks import demand, same_shape
 from byhand.configs.mixtral import MixtralConfig
 from byhand.hugging_face.combined import Stacked
 from byhand.hugging_face.llama import by_names, exactly, llama_names
@@ -57,7 +57,9 @@ def _apart(who: str, state: Mapping[str, NDArray], config: MixtralConfig, kind: 
             same_shape(who, (config.n_experts, 2 * rows if part == "gate_up_proj" else rows, columns), **{name: array})
             for e in range(config.n_experts):
                 split = {"gate_proj": array[e][:rows], "up_proj": array[e][rows:]} if part == "gate_up_proj" else {part: array[e]}
-                apart |= {f"{prefix}.{_expert(kind, e, own)}": rows_of for own, rows_of in split.items()}
+                ones = {f"{prefix}.{_expert(kind, e, own)}": rows_of for own, rows_of in split.items()}
+                demand(who, not any(one in state for one in ones), f"an expert's matrices in {name} or by themselves, not both", expert=e)
+                apart |= ones
         elif kind == "mixtral" and name.endswith(".mlp.gate.weight"):
             apart[name.replace(".mlp.", ".block_sparse_moe.")] = array
         else:

@@ -49,7 +49,8 @@ def mixtral_config_from_hugging_face(values: Mapping[str, Any]) -> MixtralConfig
     plainly = {**values, "model_type": _WITHOUT_EXPERTS[str(kind)], "sliding_window": None, "use_sliding_window": False}
     if kind == "mixtral":                                                   # has other values than Mistral where the file has none
         plainly.setdefault("rms_norm_eps", 1e-5)
-        if plainly.get("rope_theta") is None and "rope_theta" not in (values.get("rope_parameters") or {}):
+        rope = values["rope_parameters"] if isinstance(values.get("rope_parameters"), Mapping) else {}
+        if plainly.get("rope_theta") is None and "rope_theta" not in rope:
             plainly["rope_theta"] = 1e6
     plain = llama_config_from_hugging_face(plainly)
     fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)} | {"window": _window(who, values)}

@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from byhand.checks import choice, fail
+from byhand.checks import choice, demand, fail
 
 NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1",
                "BOOL": "?"}
@@ -117,14 +117,15 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
     try:
         stamp = _stamp(file)
         size = stamp[0]
+        demand(who, file.is_file() or file.is_dir(), "a file on a disk, no pipe or device", file=str(file))       # opening one waits
         with file.open("rb") as opened:
             first = opened.read(8)
             length = int.from_bytes(first, "little")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
                 pickled = "a pickle, which is never read: loading one runs whatever code is in it"
                 fail(who, f"a complete safetensors file in {file}", pickled if first.startswith(_PICKLES) else f"{size} bytes")
-            entries = json.loads(opened.read(length))
-        arrays = {}
+            entries = json.loads(opened.read(length), object_pairs_hook=_each_once)
+        arrays, spans = {}, []
         for name, entry in entries.items():
             if name == "__metadata__":
                 continue
@@ -137,6 +138,12 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             if not whole:
                 fail(who, f"a complete safetensors file in {file}, which should hold {name} up to byte {8 + length + end}", f"{size} bytes")
             arrays[name] = OnDisk(file, name, entry["dtype"], shape, 8 + length + begin, stamp)
+            spans.append((begin, end, name))
+        last = 0
+        for begin, end, name in [*sorted(spans), (size - 8 - length, size, "the end of the file")]:     # as the format itself demands
+            if begin != last:
+                fail(who, f"arrays in {file} that lie one behind the other, and nothing else", f"{name} at byte {begin}, not {last}")
+            last = end
     except OSError as error:
         raise ValueError(f"{who} needs a file it can read; {file}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -144,6 +151,15 @@ def open_arrays(file: Path) -> dict[str, OnDisk]:
             raise
         raise ValueError(f"{who} needs a safetensors file in {file}; {error}") from error
     return arrays
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What stands in braces, where no name may stand twice: which of the two arrays was meant?"""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return values
 
 
 def _stamp(file: Path) -> tuple[int, ...]:

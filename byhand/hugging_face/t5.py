@@ -29,7 +29,8 @@ def t5_config_from_hugging_face(values: Mapping[str, Any]) -> T5Config:
 
     Raises
     ------
-    ValueError   if something is missing, or the model has what ours has not: another activation
+    ValueError   if something is missing, or the model has what ours has not: another activation, or two that are
+                 said in different places
 
     Examples
     --------
@@ -43,6 +44,10 @@ def t5_config_from_hugging_face(values: Mapping[str, Any]) -> T5Config:
     demand(who, not missing, f"a value for {', '.join(missing)}", keys=sorted(values))
     activation = values.get("feed_forward_proj", "relu")
     choice(who, _ACTIVATIONS, feed_forward_proj=activation)
+    gated = activation.startswith("gated-")                     # what transformers makes of it stands in newer files too, and counts there
+    inner = "gelu_new" if activation == "gated-gelu" else activation.removeprefix("gated-")
+    choice(who, (inner,), dense_act_fn=values.get("dense_act_fn", inner))
+    choice(who, (gated,), is_gated_act=values.get("is_gated_act", gated))
     padding, start = values.get("pad_token_id"), values.get("decoder_start_token_id")
     return T5Config(
         vocabulary=values["vocab_size"],

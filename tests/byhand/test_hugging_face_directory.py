@@ -161,10 +161,32 @@ def test_the_generation_config_that_transformers_writes_is_read(tmp_path):
     (dict(tie_word_embeddings=False), "tie_word_embeddings from True"),
     (dict(attn_pdrop=0.2), "one dropout for all places"),
     (dict(activation_function="gelu_nwe"), "did you mean 'gelu_new'"),
+    (dict(attn_pdrop=[]), r"attn_pdrop in \[0, 1\]; got attn_pdrop=\[\]"),
+    (dict(n_layer=1), r"names of a GPT-2; missing \[\], unknown \['h.1.attn"),
+    (dict(n_layer=5), r"names of a GPT-2; missing \['h.\d.attn"),
 ])
 def test_a_gpt2_that_ours_is_not_is_refused(tmp_path, change, message):
     config = MODELS["gpt2"][1]
     save_hugging_face(tmp_path, config, ours_of("GPT2", config).state_dict())
+    spoil_config(tmp_path, **change)
+    with pytest.raises(ValueError, match=message):
+        load_hugging_face(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("bert", dict(id2label=2), "id2label as names by number"),
+    ("bert", dict(hidden_dropout_prob={}), r"hidden_dropout_prob in \[0, 1\]"),
+    ("distilbert", dict(id2label=True), "id2label as names by number"),
+    ("distilbert", dict(dropout=[0.1]), r"dropout in \[0, 1\]"),
+    ("mixtral", dict(rope_parameters=3), "dictionary"),
+    ("t5", dict(dense_act_fn="gelu"), "dense_act_fn from 'relu'; got dense_act_fn='gelu'"),
+    ("t5", dict(is_gated_act=True), "is_gated_act from False"),
+    ("t5 v1.1", dict(dense_act_fn="gelu"), "dense_act_fn from 'gelu_new'"),
+    ("t5 v1.1", dict(is_gated_act=False), "is_gated_act from True"),
+])
+def test_other_options_and_other_types_are_refused(tmp_path, name, change, message):
+    kind, config = MODELS[name]
+    save_hugging_face(tmp_path, config, ours_of(kind, config).state_dict(), kind=kind)
     spoil_config(tmp_path, **change)
     with pytest.raises(ValueError, match=message):
         load_hugging_face(tmp_path)

@@ -72,6 +72,48 @@ def pickle_in_disguise(path):
     (path / "model.safetensors").write_bytes(pickle.dumps(Trap(), protocol=4))
 
 
+def header(path, change, behind=b""):
+    """What the file says of its arrays is changed, what they are is not."""
+    file = path / "model.safetensors"
+    whole = file.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    text = change(whole[8 : 8 + length].decode()).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :] + behind)
+
+
+def twice(text):
+    told = json.dumps(json.loads(text)["model.norm.weight"])
+    return text.rstrip()[:-1] + f', "model.norm.weight": {told}}}'
+
+
+def moved(text, name="model.norm.weight", other="model.layers.0.input_layernorm.weight"):
+    """One array lies where another does."""
+    entries = json.loads(text)
+    entries[name]["data_offsets"] = entries[other]["data_offsets"]
+    return json.dumps(entries)
+
+
+def shards(path, **more):
+    """Two of them, the second one with arrays that the index does not tell of."""
+    (path / "model.safetensors").rename(path / "one.safetensors")
+    own = safetensors.numpy.load_file(path / "one.safetensors")
+    two = {name.replace("__", "."): own["model.norm.weight"] for name in more} | {"spare": np.ones(1)}
+    safetensors.numpy.save_file(two, path / "two.safetensors")
+    places = dict.fromkeys(own, "one.safetensors") | {"spare": "two.safetensors"}
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def waiting(path):
+    """A pipe that no one writes to."""
+    (path / "model.safetensors").unlink()
+    os.mkfifo(path / "model.safetensors")
+
+
+def circle(path):
+    index(path, lm_head="two.safetensors")
+    (path / "two.safetensors").symlink_to("two.safetensors")
+
+
 def linked(path, name):
     """The file lies elsewhere."""
     away = path.parent / "away"
@@ -124,6 +166,17 @@ def linked_shard(path):
     (lambda path: linked(path, "config.json"), r"files beside each other in .*got 'config.json', which is .*away"),
     (lambda path: arrays(path, model__layers__1__mlp__up_proj__weight=lambda a: a[:, :-1].copy()),
      r"blocks.1.mlp.up_proj.weight of shape \(20, 12\); got shape \(20, 11\), from model.layers.1.mlp.up_proj.weight in .*safetensors"),
+    (lambda path: header(path, str, b"more"), r"one behind the other, and nothing else; got the end of the file at byte"),
+    (lambda path: header(path, moved), r"one behind the other, and nothing else; got model"),
+    (lambda path: header(path, twice), r"'model.norm.weight' is there twice"),
+    (waiting, r"a file on a disk, no pipe or device"),
+    (circle, r"needs names of files in .*'two.safetensors'"),
+    (lambda path: index(path, lm_head="a\0.safetensors"), r"needs names of files in .*null byte"),
+    (lambda path: index(path, lm_head="a" * 300 + ".safetensors"), r"needs names of files in .*'a+': .*too long"),
+    (lambda path: shards(path, model__norm__weight=1), r"in one of the files .*; got model.norm.weight in one.safetensors and in two.s"),
+    (lambda path: shards(path, norm__weight=1), r"one array for model.norm.weight; got 'model.norm.weight' and 'norm.weight'"),
+    (lambda path: spoil_config(path, num_hidden_layers=10**12), r"config.json of at most 100,000 layers.*got num_hidden_layers 1000000000"),
+    (lambda path: spoil_config(path, num_hidden_layers=10**4, num_experts=11), r"config.json of at most 100,000 layers"),
     (lambda path: arrays(path, model__norm__weight=lambda a: a[None]), r"norm.weight of shape \(12,\); got shape \(1, 12\), from model"),
     (lambda path: arrays(path, lm_head__weight=lambda a: a.astype(np.int32)), r"head.weight of float64, float32, .*got int32, from lm"),
 ])
