@@ -86,6 +86,44 @@ def starts(side, module, ids, noise=None, run="keep"):
             yield f"deviation of {name}", abs(float(value.std()) / want - 1) < 0.1, True
 
 
+def steps(side, module, ids, noise=None, run="keep"):
+    """A model is stepped flat if, and only if, every block is what `llama_step` knows; if one is not, a token goes through the layers."""
+    text = side.array(np.array([[1, 5, 2], [6, 0, 3]]))
+    prefixed = side.get("finetune.PrefixGroupedQueryAttention")
+    changes = {
+        "nothing": lambda block: None,
+        "capped scores": lambda block: setattr(block.attn, "soft_cap", 0.2),
+        "sinks": lambda block: setattr(block, "attn", _sinking(side)),
+        "a prefix": lambda block: setattr(block, "attn", prefixed(block.attn, 2)),
+        "another first norm": lambda block: setattr(block, "norm1", side.get("layers.LayerNorm")(12, dtype=side.dtype)),
+        "another second norm": lambda block: setattr(block, "norm2", side.get("layers.LayerNorm")(12, dtype=side.dtype)),
+    }
+    for what, change in changes.items():
+        model, layers = _two_blocks(side)
+        change(layers[1])
+        yield f"flat with {what}", model._flat(), what == "nothing"
+        cache = model.new_cache()
+        model.extend(text[:, :2], cache)
+        yield f"a step with {what}", model.extend(text[:, 2:], cache), _value(side, model.forward(text))[:, -1]
+    model, layers = _two_blocks(side)
+    other = side.get("layers.Block")(12, 2, 5, norm="rms", activation="swiglu", dtype=side.dtype)
+    other.attn, layers[1] = layers[1].attn, other
+    yield "flat with another block", model._flat(), False
+
+
+def _two_blocks(side):
+    """A model, and the list of its blocks."""
+    model = side.get("models.Llama")(LlamaConfig(7, 8, 12, 2, 2, n_kv_heads=1, d_hidden=5), dtype=side.dtype)
+    return model, model.blocks.layers if side.name == "numpy" else model.blocks
+
+
+def _sinking(side):
+    """Attention with sinks that are not where they start."""
+    attn = side.get("layers.GroupedQueryAttention")(12, 2, 1, sinks=True, dtype=side.dtype)
+    side.load(attn, {name: side.numpy(value) for name, value in attn.state_dict().items()} | {"sinks": np.ones(2)})
+    return attn
+
+
 def ropes(draw, width):
     """Every scaling, for texts of a few tokens: they pass the trained length, or do not."""
     known = dict(original_length=draw(integer(2, 5)))
@@ -115,7 +153,7 @@ def ropes(draw, width):
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2)), call=dict(ids=array(2, 3))),
         dict(init=dict(config=LlamaConfig(5, 3, 4, 1, 2, activation="swiglue"))),
     ],
-    also=[loss, other_heads, extends, starts],
+    also=[loss, other_heads, extends, steps, starts],
     equivalent={
         "None if config.window is None else (config.window - 1, 0) -> None if config.window is None else (config.window - 1, 1)":
             "every block is causal besides",
