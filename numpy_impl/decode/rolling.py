@@ -55,7 +55,7 @@ class RollingStore:
     def append(self, key: NDArray, value: NDArray, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of the window before them, and theirs."""
         if self.key is None:
-            self.key, self.value = (new[:, :, :0] for new in (key, value))
+            self.key, self.value = (np.empty_like(new[:, :, :0]) for new in (key, value))
             self.lengths = self.oldest = places.starts
         follows("RollingStore", starts=places.starts, held=self.lengths)
         continues("RollingStore", key=(key, self.key), value=(value, self.value))

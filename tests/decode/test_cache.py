@@ -9,6 +9,7 @@ from byhand.configs.gpt2 import GPT2Config
 from byhand.configs.llama import LlamaConfig
 from byhand.configs.t5 import T5Config
 from numpy_impl.decode.cache import Cache
+from numpy_impl.decode.kinds import make_stores
 from numpy_impl.finetune.prompt import PromptTuned
 from numpy_impl.models.decoder import Decoder
 from numpy_impl.models.gpt2 import GPT2
@@ -193,3 +194,17 @@ def test_a_cache_of_another_number_of_layers_is_refused_before_anything_is_kept(
     assert ours == theirs
     assert "2 caches, one a layer" in ours
     assert held[0].nbytes == held[1].nbytes == 0
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "rolling", "paged", "int8"])
+def test_what_is_only_to_be_read_is_not_kept_itself(kind):
+    cache = Cache(make_stores([4], kind=kind))
+    key = np.arange(3.0).reshape(1, 1, 3, 1)
+    key.flags.writeable = False
+    for real in (np.zeros((1, 3), bool), None, np.array([[True, False, True]])):
+        places = cache.place((1, 3), real)
+        (layer,) = cache.layers(places)
+        got = layer.append(key, key)[0]
+        cache.advance(places)
+        assert not np.shares_memory(got, key)
+    assert got.ravel()[-5:].tolist() == [0, 1, 2, 0, 2]

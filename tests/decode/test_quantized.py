@@ -75,3 +75,12 @@ def test_a_store_that_has_read_nothing_follows_any_rows():
     cache.reorder(np.array([1, 1, 0]))
     cache.crop(np.zeros(3, np.int64))
     assert append(cache, np.ones((3, 1, 1, 1))).key.shape == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_width_of_no_numbers_is_held_in_no_bytes(kind):
+    cache = Cache([QuantizedStore(kind=kind, recent=1, block=4)])
+    for _ in range(3):
+        held = append(cache, np.zeros((1, 2, 3, 0)))
+    assert held.key.shape == (1, 2, 9, 0)
+    assert cache.nbytes == 0

@@ -25,7 +25,7 @@ class ContiguousStore:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of all."""
         longest = places.longest
         if self.key is None:
-            self.key, self.value = key[:, :, :0], value[:, :, :0]
+            self.key, self.value = (torch.empty_like(new[:, :, :0]) for new in (key, value))
         held = f"the {len(self.key)} rows that it holds (after a call that broke off, a new cache)"
         demand("ContiguousStore", len(self.key) == len(key), held, key=key)
         continues("ContiguousStore", key=(key, self.key), value=(value, self.value))

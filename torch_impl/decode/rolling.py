@@ -32,7 +32,7 @@ class RollingStore:
     def append(self, key: Tensor, value: Tensor, places: Places) -> Held:
         """key (B, K, T, E) and value (B, K, T, W) of the new tokens -> those of the window before them, and theirs."""
         if self.key is None:
-            self.key, self.value = key[:, :, :0], value[:, :, :0]
+            self.key, self.value = (torch.empty_like(new[:, :, :0]) for new in (key, value))
             self.lengths = self.oldest = places.starts
         follows("RollingStore", starts=places.starts, held=self.lengths)
         continues("RollingStore", key=(key, self.key), value=(value, self.value))

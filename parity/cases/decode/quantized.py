@@ -78,6 +78,7 @@ def in_codes(side, steps, recent):
     *(dict(kind=kind, recent=2, steps=[dict(key=np.full((1, 1, 3, 2), bad), value=array(1, 1, 3, 2), real=None)])
       for kind in ("int8", "nf4") for bad in (np.nan, np.inf)),
 ], equivalent={
+    "max(e, 1) -> max(e, 2)": "a width of one number and one of two are both one block of two",
     "np.maximum(places.starts, old) -> np.minimum(places.starts, old)":
         "more is written than is needed: numbers that stand there already, or older ones before the newest that take their place",
 })
