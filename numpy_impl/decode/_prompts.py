@@ -20,7 +20,8 @@ def room_behind(function: str, model: Any, ids: NDArray, real: NDArray | None, c
     same_shape(function, ids.shape, real=real)
     b, t = ids.shape
     prompts = np.full(b, t) if real is None else real.sum(1)
-    demand(function, bool((prompts > 0).all()), "at least one token in every prompt", **({"ids": ids} if real is None else {"real": real}))
+    prompted = {"ids": ids} if real is None else {"ids": ids, "real": real}
+    demand(function, bool((prompts > 0).all()), "at least one token in every prompt", **prompted)
     most = getattr(model.config, "max_length", None)
     if most is None:
         return None

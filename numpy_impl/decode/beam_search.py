@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import booleans, demand, exact_rank, integers, same_shape
+from byhand.checks import demand
 from byhand.configs.generation import GenerationConfig
 from numpy_impl.decode._hypotheses import Hypotheses, largest
+from numpy_impl.decode._prompts import pad_of, room_behind
 from numpy_impl.decode.process import process
 from numpy_impl.ops.softmax import log_softmax
 
@@ -59,9 +60,9 @@ def beam_search(model: Any, ids: NDArray, *, config: GenerationConfig, real: NDA
 
     Raises
     ------
-    ValueError   if a prompt is empty, ids are no integers or real does not fit them, there are more beams than tokens in the vocabulary,
-                 config asks for what is excluded above or for a length_penalty beyond all numbers, logits are NaN or +∞, or the rules
-                 leave a text no token
+    ValueError   if a prompt is empty or longer than the model's context, ids are no integers or real does not fit them, there are more
+                 beams than tokens in the vocabulary, config asks for what is excluded above or for a length_penalty beyond all numbers,
+                 an encoder–decoder is given no cache, logits are NaN or +∞, or the rules leave a text no token
 
     Examples
     --------
@@ -72,13 +73,12 @@ def beam_search(model: Any, ids: NDArray, *, config: GenerationConfig, real: NDA
     >>> beam_search(model, np.array([[1, 2, 3], [4, 5, 0]]), config=config).scores.shape
     (2, 2)
     """
-    _check(model, ids, config, real)
+    _check(model, ids, config, real, cache)
     b, beams, width = ids.shape[0], config.beams, config.beams // config.groups
     cache = model.new_cache() if cache is None else cache
     logits = np.repeat(model.extend(ids, cache, real=real), beams, 0)                   # (B · beams, V): each prompt is read once
     v = logits.shape[1]
-    pad = config.pad if config.pad is not None else config.eos[0] if config.eos else 0
-    groups = [Hypotheses(b, width, config=config, pad=pad, dtype=logits.dtype) for _ in range(config.groups)]
+    groups = [Hypotheses(b, width, config=config, pad=pad_of(config), dtype=logits.dtype) for _ in range(config.groups)]
     first = np.arange(b)[:, None]
     for generated in range(config.max_new_tokens):
         scores = log_softmax(logits)[0].reshape(b, config.groups, width, v)             # (B, G, w, V)
@@ -121,7 +121,7 @@ def _history(ids: NDArray, texts: NDArray, real: NDArray | None) -> tuple[NDArra
     return joined(ids, texts), None if real is None else joined(real, np.ones(texts.shape, bool))
 
 
-def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | None) -> None:
+def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | None, cache: Any) -> None:
     who = "beam_search"
     demand(who, isinstance(config, GenerationConfig), "config as a GenerationConfig", config=config)
     demand(who, config.temperature == 0, "temperature 0: it draws nothing", temperature=config.temperature)
@@ -129,11 +129,6 @@ def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | N
     within = abs(config.length_penalty) * math.log(max(config.max_new_tokens, 1)) <= _LOG_MOST
     demand(who, within, "max_new_tokens ** length_penalty to be a float32 above 0",
            max_new_tokens=config.max_new_tokens, length_penalty=config.length_penalty)
+    room_behind(who, model, ids, real, cache)
     vocabulary = getattr(model.config, "target_vocabulary", model.config.vocabulary)
     demand(who, config.beams <= vocabulary, f"at most as many beams as there are tokens, {vocabulary}", beams=config.beams)
-    integers(who, ids=ids)
-    exact_rank(who, 2, ids=ids)
-    booleans(who, real=real)
-    same_shape(who, ids.shape, real=real)
-    told = ids.shape[1] > 0 and (real is None or bool(real.any(1).all()))
-    demand(who, told, "at least one token in every prompt", **({"ids": ids} if real is None else {"ids": ids, "real": real}))

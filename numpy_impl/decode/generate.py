@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byhand.checks import booleans, demand, exact_rank, given, integers, same_shape
+from byhand.checks import demand
 from byhand.configs.generation import GenerationConfig
 from byhand.noise import Noise, at
+from numpy_impl.decode._prompts import pad_of, room_behind
 from numpy_impl.decode.gumbel import gumbel
 from numpy_impl.decode.process import process
 
@@ -62,7 +63,7 @@ def generate(
     ------
     ValueError   if a prompt is empty or longer than the model's context, ids are no integers or real does not fit them, there is no noise
                  to draw with, config has several beams, or strings to stop at without an on_tokens that sees text, an encoder–decoder is
-                 given no cache, logits are NaN or +∞, or the rules leave a row no token
+                 given no cache, on_tokens returns anything else, logits are NaN or +∞, or the rules leave a row no token
 
     Examples
     --------
@@ -76,7 +77,7 @@ def generate(
     """
     room = _check(model, ids, config, real, cache, noise, on_tokens)
     cache = model.new_cache() if cache is None else cache
-    pad = config.pad if config.pad is not None else config.eos[0] if config.eos else 0
+    pad = pad_of(config)
     rows = np.arange(len(ids))                           # those that run: the cache, logits, history and told hold these alone
     history, told = ids, real
     steps: list[NDArray] = []
@@ -95,7 +96,7 @@ def generate(
         why[rows] = np.where(np.isin(chosen, config.eos), _EOS, over)
         stop = None if on_tokens is None else on_tokens(steps[-1].copy(), why != _RUNS)
         if stop is not None:
-            stopped = np.broadcast_to(np.asarray(stop, bool), len(ids))[rows] & (why[rows] != _EOS)
+            stopped = _stopped(stop, len(ids))[rows] & (why[rows] != _EOS)
             why[rows[stopped]] = _STOP
         still = np.flatnonzero(why[rows] == _RUNS)
         if not len(still):
@@ -121,6 +122,17 @@ def _chosen(scores: NDArray, rows: NDArray, b: int, noise: Noise | None) -> tupl
     return best, scores[row, best] - others.max(1)
 
 
+def _stopped(stop: Any, b: int) -> NDArray:
+    """What on_tokens has returned, booleans () or (B,) -> (B,)."""
+    try:
+        found = np.asarray(stop)
+    except ValueError:                                   # rows of several lengths
+        found = np.empty(0)
+    fits = found.dtype == bool and found.shape in ((), (b,))
+    demand("generate", fits, f"None, or booleans () or ({b},), from on_tokens", on_tokens=stop)
+    return np.broadcast_to(found, b)
+
+
 def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | None, cache: Any, noise: Noise | None,
            on_tokens: Callable | None) -> NDArray:
     """Refuse what will not do; -> (B,) how many tokens the model can read behind each prompt."""
@@ -130,21 +142,5 @@ def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | N
     demand(who, not config.stop or on_tokens is not None, "on_tokens for strings to stop at: it sees no text itself", stop=config.stop)
     demand(who, noise is None or isinstance(noise, Noise), "noise as a byhand.noise.Noise or None", noise=noise)
     demand(who, noise is not None or config.temperature == 0, "noise to draw with, or temperature 0", temperature=config.temperature)
-    demand(who, hasattr(model, "extend"), "a model that can be extended by a token", model=type(model).__name__)
-    demand(who, cache is not None or not hasattr(model, "encode"), "a cache of an encoder–decoder: model.new_cache(source)", cache=cache)
-    given(who, ids=ids)
-    integers(who, ids=ids)
-    exact_rank(who, 2, ids=ids)
-    booleans(who, real=real)
-    same_shape(who, ids.shape, real=real)
-    b, t = ids.shape
-    prompts = np.full(b, t) if real is None else real.sum(1)
-    prompted = {"ids": ids} if real is None else {"ids": ids, "real": real}
-    demand(who, bool((prompts > 0).all()), "at least one token in every prompt", **prompted)
-    most = getattr(model.config, "max_length", None)
-    if most is None:
-        return np.full(b, config.max_new_tokens)
-    before = getattr(cache, "lengths", ())
-    read = prompts + before if len(before) == b else prompts
-    demand(who, bool((read <= most).all()), f"prompts of at most {most} tokens, the model's context", tokens=int(read.max(initial=0)))
-    return most - read
+    room = room_behind(who, model, ids, real, cache)
+    return np.full(len(ids), config.max_new_tokens) if room is None else room

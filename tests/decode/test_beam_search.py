@@ -253,3 +253,12 @@ def test_it_is_the_search_of_transformers_in_all_settings():
     assert seen["ties"] <= 5
     assert seen["ended early"] > 540
     assert seen["rows of several lengths"] > 135
+
+
+def test_what_no_model_can_read_is_refused_before_anything_is_read():
+    config, ids = GenerationConfig(max_new_tokens=2, beams=2), np.ones((1, 65), np.int64)
+    for search, number, convert in ((beam_search, 0, np.asarray), (torch_beam_search, 1, torch.from_numpy)):
+        with pytest.raises(ValueError, match="beam_search needs prompts of at most 64 tokens, the model's context; got tokens 65"):
+            search(models("gpt2")[number], convert(ids), config=config)
+        with pytest.raises(ValueError, match="beam_search needs a cache of an encoder–decoder"):
+            search(models("t5")[number], convert(ids), config=config)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byhand.checks import booleans, demand, exact_rank, integers, same_shape
+from byhand.checks import demand
 from byhand.configs.generation import GenerationConfig
 from torch_impl.decode._hypotheses import Hypotheses, largest
+from torch_impl.decode._prompts import pad_of, room_behind
 from torch_impl.decode.process import process
 from torch_impl.ops.softmax import log_softmax
 
@@ -30,12 +31,11 @@ def beam_search(model: Any, ids: Tensor, *, config: GenerationConfig, real: Tens
     ids (B, T), real (B, T) -> sequences (B, n_best, L), the pad behind each one's end, scores and lengths (B, n_best), all on the device of
     the logits. A text that there is not has the score −∞ and length 0. Each step asks once whether any row is still open.
     """
-    _check(model, ids, config, real)
+    _check(model, ids, config, real, cache)
     b, beams, width = ids.shape[0], config.beams, config.beams // config.groups
     cache = model.new_cache() if cache is None else cache
     logits = model.extend(ids, cache, real=real).repeat_interleave(beams, 0)            # (B · beams, V)
-    pad = config.pad if config.pad is not None else config.eos[0] if config.eos else 0
-    groups = [Hypotheses(b, width, config=config, pad=pad, like=logits) for _ in range(config.groups)]
+    groups = [Hypotheses(b, width, config=config, pad=pad_of(config), like=logits) for _ in range(config.groups)]
     first = torch.arange(b, device=logits.device)[:, None]
     for generated in range(config.max_new_tokens):
         scores = log_softmax(logits).unflatten(0, (b, config.groups, width))            # (B, G, w, V)
@@ -78,7 +78,7 @@ def _history(ids: Tensor, texts: Tensor, real: Tensor | None) -> tuple[Tensor, T
     return joined(ids, texts), None if real is None else joined(real, torch.ones_like(texts, dtype=torch.bool))
 
 
-def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | None) -> None:
+def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | None, cache: Any) -> None:
     who = "beam_search"
     demand(who, isinstance(config, GenerationConfig), "config as a GenerationConfig", config=config)
     demand(who, config.temperature == 0, "temperature 0: it draws nothing", temperature=config.temperature)
@@ -86,11 +86,6 @@ def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | Non
     within = abs(config.length_penalty) * math.log(max(config.max_new_tokens, 1)) <= _LOG_MOST
     demand(who, within, "max_new_tokens ** length_penalty to be a float32 above 0",
            max_new_tokens=config.max_new_tokens, length_penalty=config.length_penalty)
+    room_behind(who, model, ids, real, cache)
     vocabulary = getattr(model.config, "target_vocabulary", model.config.vocabulary)
     demand(who, config.beams <= vocabulary, f"at most as many beams as there are tokens, {vocabulary}", beams=config.beams)
-    integers(who, ids=ids)
-    exact_rank(who, 2, ids=ids)
-    booleans(who, real=real)
-    same_shape(who, ids.shape, real=real)
-    told = ids.shape[1] > 0 and (real is None or bool(real.any(1).all()))
-    demand(who, told, "at least one token in every prompt", **({"ids": ids} if real is None else {"ids": ids, "real": real}))

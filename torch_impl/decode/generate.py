@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byhand.checks import booleans, demand, exact_rank, given, integers, same_shape
+from byhand.checks import demand
 from byhand.configs.generation import GenerationConfig
 from byhand.noise import Noise, at
+from torch_impl.decode._prompts import pad_of, room_behind
 from torch_impl.decode.gumbel import gumbel
 from torch_impl.decode.process import process
 
@@ -38,7 +39,7 @@ def generate(
     """
     room = _check(model, ids, config, real, cache, noise, on_tokens)
     cache = model.new_cache() if cache is None else cache
-    pad = config.pad if config.pad is not None else config.eos[0] if config.eos else 0
+    pad = pad_of(config)
     b, device = len(ids), ids.device
     rows = torch.arange(b, device=device)  # those that run: the cache, logits, history and told hold these alone
     eos = torch.tensor(config.eos, dtype=torch.int64, device=device)
@@ -59,7 +60,7 @@ def generate(
         why[rows] = torch.where(torch.isin(chosen, eos), _EOS, over)
         stop = None if on_tokens is None else on_tokens(steps[-1].clone(), why != _RUNS)
         if stop is not None:
-            stopped = torch.as_tensor(stop, dtype=torch.bool, device=device).expand(b)[rows] & (why[rows] != _EOS)
+            stopped = _stopped(stop, b, device)[rows] & (why[rows] != _EOS)
             why[rows[stopped]] = _STOP
         still = (why[rows] == _RUNS).nonzero().view(-1)
         if not len(still):
@@ -84,6 +85,17 @@ def _chosen(scores: Tensor, rows: Tensor, b: int, noise: Noise | None) -> tuple[
     return best.indices, best.values - others.amax(-1)
 
 
+def _stopped(stop: Any, b: int, device: torch.device) -> Tensor:
+    """What on_tokens has returned, booleans () or (B,) -> (B,)."""
+    try:
+        found = torch.as_tensor(stop, device=device)
+    except (TypeError, ValueError, RuntimeError):  # no array, or rows of several lengths
+        found = torch.empty(0)
+    fits = found.dtype == torch.bool and found.shape in ((), (b,))
+    demand("generate", fits, f"None, or booleans () or ({b},), from on_tokens", on_tokens=stop)
+    return found.expand(b)
+
+
 def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | None, cache: Any, noise: Noise | None,
            on_tokens: Callable | None) -> Tensor:
     """Refuse what will not do; -> (B,) how many tokens the model can read behind each prompt."""
@@ -93,22 +105,5 @@ def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | Non
     demand(who, not config.stop or on_tokens is not None, "on_tokens for strings to stop at: it sees no text itself", stop=config.stop)
     demand(who, noise is None or isinstance(noise, Noise), "noise as a byhand.noise.Noise or None", noise=noise)
     demand(who, noise is not None or config.temperature == 0, "noise to draw with, or temperature 0", temperature=config.temperature)
-    demand(who, hasattr(model, "extend"), "a model that can be extended by a token", model=type(model).__name__)
-    demand(who, cache is not None or not hasattr(model, "encode"), "a cache of an encoder–decoder: model.new_cache(source)", cache=cache)
-    given(who, ids=ids)
-    integers(who, ids=ids)
-    exact_rank(who, 2, ids=ids)
-    booleans(who, real=real)
-    same_shape(who, ids.shape, real=real)
-    b, t = ids.shape
-    prompts = torch.full((b,), t, device=ids.device) if real is None else real.sum(-1)
-    prompted = {"ids": ids} if real is None else {"ids": ids, "real": real}
-    demand(who, bool((prompts > 0).all()), "at least one token in every prompt", **prompted)
-    most = getattr(model.config, "max_length", None)
-    if most is None:
-        return torch.full((b,), config.max_new_tokens, device=ids.device)
-    before = getattr(cache, "lengths", ())
-    read = prompts + torch.as_tensor(before, device=ids.device) if len(before) == b else prompts
-    demand(who, bool((read <= most).all()), f"prompts of at most {most} tokens, the model's context",
-           tokens=max(read.tolist(), default=0))
-    return most - read
+    room = room_behind(who, model, ids, real, cache)
+    return torch.full((len(ids),), config.max_new_tokens, device=ids.device) if room is None else room

@@ -63,6 +63,9 @@ def play(side, table, model="automaton", context=None, before=None, real=None, p
         told.append((side.numpy(tokens), side.numpy(ended)))
         if stop_at is None or len(told) <= stop_at[0]:
             return None
+        if isinstance(stop_at[1], str):
+            wide = side.array(np.ones((len(tokens), 1), bool))
+            return {"word": "stop", "number": 1, "ragged": [[True], [True, False]], "wide": wide}[stop_at[1]]
         return True if stop_at[1] is None else side.array(np.arange(len(tokens)) == stop_at[1])
 
     found = side.get("decode.generate")(
@@ -110,6 +113,7 @@ BAD: dict[str, Any] = dict(table=array(3, 4, hostile=False), ids=np.array([[1, 2
         BAD | dict(noise=7),
         BAD | dict(stop="end", silent=True),
         BAD | dict(raw={"beams": 1}),
+        *(BAD | dict(stop_at=(0, told)) for told in ("word", "number", "ragged", "wide")),
         BAD | dict(poison=np.nan),
         BAD | dict(poison=np.inf),
         BAD | dict(context=1),
