@@ -21,7 +21,7 @@ def largest(function: str, logits: NDArray, *, needs: str = "a token that is not
 
 def best(logits: NDArray, k: int) -> NDArray:
     """(..., V): True at the k largest logits of each row, the lower ids of equal ones."""
-    k = min(k, logits.shape[-1])
+    k = min(int(k), logits.shape[-1])
     bound = logits.max(-1) if k == 1 else np.partition(logits, -k, -1)[..., -k]
     return first_of_equals(logits, bound[..., None], k)
 

@@ -32,13 +32,12 @@ def ban_words(logits: NDArray, *, history: NDArray, words: tuple[tuple[int, ...]
     """
     real = history_of("ban_words", logits, history, real)
     demand("ban_words", isinstance(words, (tuple, list)) and all(words), "words as a tuple of tuples of ids, none empty", words=words)
-    for word in words:
-        _inside("ban_words", logits.shape[1], words=word)
+    words = tuple(_inside("ban_words", logits.shape[1], words=word) for word in words)
     history, real = behind_padding(history, real)
     y = logits.copy()
     for length in sorted({len(word) for word in words}):
         if length - 1 <= history.shape[1]:
-            group = np.array([word for word in words if len(word) == length], np.int64)       # (W, length)
+            group = np.array([word for word in words if len(word) == length])         # (W, length)
             behind = history.shape[1] - (length - 1)
             begun = (history[:, None, behind:] == group[:, :-1]).all(-1)              # (N, W)
             begun &= real[:, behind:].all(1, keepdims=True)
@@ -70,7 +69,7 @@ def force_token(logits: NDArray, *, token: int) -> NDArray:
     """
     floats("force_token", logits=logits)
     at_least_rank("force_token", 1, logits=logits)
-    _inside("force_token", logits.shape[-1], token=(token,))
+    (token,) = _inside("force_token", logits.shape[-1], token=(token,))
     y = np.full_like(logits, -np.inf)
     y[..., token] = 0
     return y
@@ -99,16 +98,17 @@ def suppress(logits: NDArray, *, tokens: tuple[int, ...]) -> NDArray:
     """
     floats("suppress", logits=logits)
     at_least_rank("suppress", 1, logits=logits)
-    _inside("suppress", logits.shape[-1], tokens=tokens)
+    tokens = _inside("suppress", logits.shape[-1], tokens=tokens)
     y = logits.copy()
     y[..., list(tokens)] = -np.inf
     return y
 
 
-def _inside(function: str, vocabulary: int, **several: tuple[int, ...]) -> None:
-    """Every value is a tuple of ids of the vocabulary."""
-    for name, tokens in several.items():
-        demand(function, isinstance(tokens, (tuple, list)), f"{name} as a tuple of ids", **{name: tokens})
-        for token in tokens:
-            size(function, at_least=0, **{name: token})
-            demand(function, token < vocabulary, f"{name} below the vocabulary of {vocabulary}", **{name: token})
+def _inside(function: str, vocabulary: int, **ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The one value as a tuple of ids of the vocabulary."""
+    ((name, tokens),) = ids.items()
+    demand(function, isinstance(tokens, (tuple, list)), f"{name} as a tuple of ids", **{name: tokens})
+    for token in tokens:
+        size(function, at_least=0, **{name: token})
+        demand(function, int(token) < vocabulary, f"{name} below the vocabulary of {vocabulary}", **{name: token})
+    return tuple(int(token) for token in tokens)

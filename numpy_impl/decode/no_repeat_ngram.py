@@ -33,6 +33,7 @@ def no_repeat_ngram(logits: NDArray, *, history: NDArray, size: int, real: NDArr
     array([[  0.,   0.,   0., -inf]])
     """
     size_of("no_repeat_ngram", size=size)
+    size = int(size)
     history, real = behind_padding(history, history_of("no_repeat_ngram", logits, history, real))
     y, length = logits.copy(), history.shape[1]
     if length >= size:

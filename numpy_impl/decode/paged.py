@@ -40,7 +40,7 @@ class PageTable:
 
     def __init__(self, *, page: int = 16):
         size("PageTable", page=page)
-        self.page = page
+        self.page = int(page)
         self.lengths: NDArray = np.zeros(0, np.int64)                   # (B,)
         self.references: NDArray = np.ones(1, np.int64)                 # (P,) how many rows name each page; page 0 is never free
         self.moves = 0                                                  # how often rows were reordered or cropped

@@ -55,6 +55,7 @@ def process(
     demand("process", isinstance(config, GenerationConfig), "config as a GenerationConfig", config=config)
     exact_rank("process", 2, scores=scores, history=history)
     size("process", at_least=0, generated=generated)
+    generated = int(generated)
     demand("process", generated <= history.shape[1], "generated <= the length of the history", generated=generated, history=history)
     largest("process", scores)
     booleans("process", real=real)

@@ -58,7 +58,7 @@ class QuantizedStore:
         size("QuantizedStore", recent=recent)
         if block is not None:
             size("QuantizedStore", block=block)
-        self.kind, self.recent, self.block = kind, recent, block
+        self.kind, self.recent, self.block = kind, int(recent), None if block is None else int(block)
         self.key: _Part | None = None
         self.value: _Part | None = None
         self.lengths: NDArray                                           # (B,)

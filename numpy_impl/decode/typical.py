@@ -47,6 +47,6 @@ def keep_typical(logits: NDArray, *, mass: float, minimum: int = 1) -> NDArray:
     order = np.argsort(near, -1)[..., ::-1]
     held = np.take_along_axis(e, order, -1).cumsum(-1, dtype=np.float64)
     kept = np.count_nonzero(held < mass * held[..., -1:], axis=-1, keepdims=True) + 1
-    kept = np.minimum(np.maximum(kept, minimum), logits.shape[-1])
+    kept = np.minimum(np.maximum(kept, int(minimum)), logits.shape[-1])
     bound = np.take_along_axis(near, np.take_along_axis(order, kept - 1, -1), -1)   # (..., 1)
     return np.where(first_of_equals(near, bound, kept), logits, -np.inf)

@@ -40,3 +40,14 @@ def test_suppressed_and_forced_as_transformers():
         want = processor(history, torch.tensor(logits)).numpy()
         np.testing.assert_array_equal(force_token(logits, token=4), want)
         np.testing.assert_array_equal(twin.force_token(torch.tensor(logits), token=4).numpy(), want)
+
+
+def test_an_id_may_be_any_integer():
+    logits, history = np.zeros((1, 400)), np.array([[1, 2]])
+    for token in (np.uint8(200), np.int16(200), np.uint64(200), np.array(200), torch.tensor(200), torch.tensor(200, dtype=torch.uint8)):
+        words, tokens = ((token, 3), (2, token)), (token, 1)
+        for side, array, before in ((None, logits, history), (twin, torch.tensor(logits), torch.tensor(history))):
+            ban, force, exclude = (ban_words, force_token, suppress) if side is None else (twin.ban_words, twin.force_token, twin.suppress)
+            assert np.flatnonzero(np.isneginf(np.asarray(ban(array, history=before, words=words)))).tolist() == [200]
+            assert np.flatnonzero(np.isfinite(np.asarray(force(array, token=token)))).tolist() == [200]
+            assert np.flatnonzero(np.isneginf(np.asarray(exclude(array, tokens=tokens)))).tolist() == [1, 200]

@@ -81,3 +81,10 @@ def test_tokens_are_counted_beyond_what_half_precision_counts():
     got = twin.frequency_penalty(logits, history=history, penalty=1.0)
     assert got.dtype == torch.bfloat16
     assert got.tolist() == [[-1000.0, 0.0]]
+
+
+def test_the_length_of_a_run_may_be_any_integer():
+    logits, history = np.zeros((1, 3)), np.tile([0, 1, 2], (1, 200))
+    for size in (np.uint8(3), np.int8(3), np.array(3), torch.tensor(3, dtype=torch.uint8)):
+        got = twin_ngram.no_repeat_ngram(torch.tensor(logits), history=torch.tensor(history), size=size)
+        assert no_repeat_ngram(logits, history=history, size=size).tolist() == got.tolist() == [[-np.inf, 0.0, 0.0]]

@@ -65,3 +65,8 @@ def test_a_store_that_has_read_nothing_follows_any_rows():
     cache.reorder(np.array([1, 1, 0]))
     cache.crop(np.zeros(3, np.int64))
     assert append(cache, np.ones((3, 1, 1, 1))).key.shape == (3, 1, 1, 1)
+
+
+def test_a_window_may_be_any_integer():
+    for side in (RollingStore, TorchRollingStore):
+        assert side(window=np.uint8(200), spare=np.uint8(100)).kept == 299

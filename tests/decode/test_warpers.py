@@ -133,3 +133,16 @@ def test_what_keeps_everything_returns_an_array_of_its_own(function, options):
     twin = torch.tensor(logits, requires_grad=True)
     got = ours(torch_impl, function)(twin, **options)
     assert got.data_ptr() != twin.data_ptr() and not got.requires_grad
+
+
+@pytest.mark.parametrize("function", ["top_k.keep_top_k", "top_p.keep_top_p", "min_p.keep_min_p", "typical.keep_typical",
+                                      "epsilon.keep_epsilon", "epsilon.keep_eta"])
+def test_a_count_may_be_any_integer(function):
+    shares = {"top_k": {}, "top_p": dict(p=0.01), "min_p": dict(p=0.99), "typical": dict(mass=0.01), "epsilon": dict(epsilon=0.9)}
+    option = "k" if function.startswith("top_k") else "minimum"
+    logits = np.random.default_rng(0).standard_normal((2, 400))
+    for count in (np.uint8(3), np.int8(3), np.uint64(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)):
+        for side, array in ((numpy_impl, logits), (torch_impl, torch.tensor(logits))):
+            options = shares[function.split(".")[0]]
+            got, want = (ours(side, function)(array, **options, **{option: n}) for n in (count, 3))
+            np.testing.assert_array_equal(np.asarray(got), np.asarray(want), err_msg=f"{side.__name__}, {count!r}")

@@ -27,7 +27,7 @@ def widened(logits: Tensor) -> Tensor:
 
 def best(logits: Tensor, k: int) -> Tensor:
     """(..., V): True at the k largest logits of each row, the lower ids of equal ones."""
-    k = min(k, logits.shape[-1])
+    k = min(int(k), logits.shape[-1])
     return first_of_equals(logits, logits.topk(k).values[..., -1:], k)
 
 

@@ -20,10 +20,11 @@ class Places:
 
     def __init__(self, starts: Tensor, t: int, real: Tensor | None, device: torch.device | str | None = None):
         self.starts = starts.cpu()
-        self.real = None if real is None or bool(real.all()) else real
+        device = starts.device if device is None else device
+        self.real = None if real is None or bool(real.all()) else real.to(device)
         told = torch.ones(len(starts), t, dtype=torch.bool) if self.real is None else self.real.cpu()
         positions = (self.starts[:, None] + told.long().cumsum(-1) - 1).clamp(min=0)
-        self.positions = positions.to(starts.device if device is None else device)
+        self.positions = positions.to(device)
         self.lengths = self.starts + told.sum(-1)
         alike = self.real is None and bool((self.starts == self.starts[:1]).all())
         self.start = int(self.starts[0]) if alike and len(starts) else 0 if alike else None

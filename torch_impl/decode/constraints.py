@@ -15,8 +15,7 @@ def ban_words(logits: Tensor, *, history: Tensor, words: tuple[tuple[int, ...], 
     """
     history = history_of("ban_words", logits, history, real)
     demand("ban_words", isinstance(words, (tuple, list)) and all(words), "words as a tuple of tuples of ids, none empty", words=words)
-    for word in words:
-        _inside("ban_words", logits.shape[1], words=word)
+    words = tuple(_inside("ban_words", logits.shape[1], words=word) for word in words)
     history = behind_padding(history, logits)
     y = logits.clone()
     for length in sorted({len(word) for word in words}):
@@ -35,7 +34,7 @@ def force_token(logits: Tensor, *, token: int) -> Tensor:
     """
     floats("force_token", logits=logits)
     at_least_rank("force_token", 1, logits=logits)
-    _inside("force_token", logits.shape[-1], token=(token,))
+    (token,) = _inside("force_token", logits.shape[-1], token=(token,))
     y = torch.full_like(logits, -torch.inf)
     y[..., token] = 0
     return y
@@ -49,16 +48,17 @@ def suppress(logits: Tensor, *, tokens: tuple[int, ...]) -> Tensor:
     """
     floats("suppress", logits=logits)
     at_least_rank("suppress", 1, logits=logits)
-    _inside("suppress", logits.shape[-1], tokens=tokens)
+    tokens = _inside("suppress", logits.shape[-1], tokens=tokens)
     y = logits.clone()
     y[..., list(tokens)] = -torch.inf
     return y
 
 
-def _inside(function: str, vocabulary: int, **several: tuple[int, ...]) -> None:
-    """Every value is a tuple of ids of the vocabulary."""
-    for name, tokens in several.items():
-        demand(function, isinstance(tokens, (tuple, list)), f"{name} as a tuple of ids", **{name: tokens})
-        for token in tokens:
-            size(function, at_least=0, **{name: token})
-            demand(function, token < vocabulary, f"{name} below the vocabulary of {vocabulary}", **{name: token})
+def _inside(function: str, vocabulary: int, **ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The one value as a tuple of ids of the vocabulary."""
+    ((name, tokens),) = ids.items()
+    demand(function, isinstance(tokens, (tuple, list)), f"{name} as a tuple of ids", **{name: tokens})
+    for token in tokens:
+        size(function, at_least=0, **{name: token})
+        demand(function, int(token) < vocabulary, f"{name} below the vocabulary of {vocabulary}", **{name: token})
+    return tuple(int(token) for token in tokens)

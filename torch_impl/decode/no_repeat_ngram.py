@@ -14,6 +14,7 @@ def no_repeat_ngram(logits: Tensor, *, history: Tensor, size: int, real: Tensor 
     logits (N, V), history (N, L) int64, real (N, L) booleans, False for padding -> y (N, V).
     """
     size_of("no_repeat_ngram", size=size)
+    size = int(size)
     history = behind_padding(history_of("no_repeat_ngram", logits, history, real), logits)
     vocabulary, length = logits.shape[1], history.shape[1]
     if length < size:

@@ -17,7 +17,7 @@ class PageTable:
 
     def __init__(self, *, page: int = 16):
         size("PageTable", page=page)
-        self.page = page
+        self.page = int(page)
         self.lengths: Tensor = torch.zeros(0, dtype=torch.int64)  # (B,)
         self.references: Tensor = torch.ones(1, dtype=torch.int64)  # (P,) how many rows name each page; page 0 is never free
         self.moves = 0  # how often rows were reordered or cropped

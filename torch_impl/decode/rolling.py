@@ -17,7 +17,7 @@ class RollingStore:
     def __init__(self, *, window: int, spare: int = 32):
         size("RollingStore", window=window)
         size("RollingStore", at_least=0, spare=spare)
-        self.window, self.kept = window, window - 1 + spare
+        self.window, self.kept = int(window), int(window) - 1 + int(spare)
         self.key: Tensor | None = None  # (B, K, room, E)
         self.value: Tensor | None = None  # (B, K, room, W)
         self.end = 0  # the column behind every row's newest token

@@ -21,5 +21,5 @@ def keep_top_p(logits: Tensor, *, p: float, minimum: int = 1) -> Tensor:
         return logits.clone()
     rising = logits.sort(-1).values
     mass = (widened(rising) - top).exp().cumsum(-1, dtype=torch.float64)
-    dropped = (mass <= (1 - p) * mass[..., -1:]).sum(-1, keepdim=True).clamp(max=max(logits.shape[-1] - minimum, 0))
+    dropped = (mass <= (1 - p) * mass[..., -1:]).sum(-1, keepdim=True).clamp(max=max(logits.shape[-1] - int(minimum), 0))
     return torch.where(first_of_equals(logits, rising.gather(-1, dropped), logits.shape[-1] - dropped), logits, -torch.inf)

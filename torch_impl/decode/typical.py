@@ -25,6 +25,6 @@ def keep_typical(logits: Tensor, *, mass: float, minimum: int = 1) -> Tensor:
     entropy = -(probability * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1, keepdim=True)
     near, order = (-(log_p + entropy).abs()).sort(-1, descending=True)
     held = probability.gather(-1, order).cumsum(-1, dtype=torch.float64)
-    kept = ((held < mass * held[..., -1:]).sum(-1, keepdim=True) + 1).clamp(min=minimum).clamp(max=logits.shape[-1])
+    kept = ((held < mass * held[..., -1:]).sum(-1, keepdim=True) + 1).clamp(min=int(minimum)).clamp(max=logits.shape[-1])
     keep = first_of_equals(-(log_p + entropy).abs(), near.gather(-1, kept - 1), kept)
     return torch.where(keep, logits, -torch.inf)
