@@ -27,7 +27,7 @@ Config = GPT2Config | LlamaConfig | BertConfig | T5Config
 _KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "id2label", "label2id", "problem_type")
 _LAYERS, _EXPERTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers"), ("num_experts", "num_local_experts")
 _NAMED = 100_000                                # layers times experts: those of the largest published models are 15,616
-_OF_GENERATION = ("eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
+_UNSAID = 20                                     # the max_length that version 4 wrote for models that have none
 
 
 def hugging_face_kind(path: str | os.PathLike) -> str:
@@ -127,7 +127,7 @@ def save_hugging_face(path: str | os.PathLike, config: Config, state: Mapping[st
 
 def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None = None,
                          max_new_tokens: int | None = None) -> GenerationConfig:
-    """How the model in a directory generates by default: generation_config.json, or without one what config.json says of end tokens.
+    """How the model in a directory generates by default: generation_config.json, or without one what config.json says of it.
 
     `prompt_length` is how many tokens of a prompt max_length and min_length count, if the file has them; `max_new_tokens` goes before what
     it says of lengths.
@@ -141,7 +141,7 @@ def generation_config_in(path: str | os.PathLike, *, prompt_length: int | None =
         values = read_json(who, file_in(who, path, "generation_config.json"))
     else:
         values = read_json(who, file_in(who, path, "config.json"))
-        values = {name: values[name] for name in _OF_GENERATION if values.get(name) is not None}
+        values = {name: value for name, value in values.items() if (name, value) != ("max_length", _UNSAID)}
     return GenerationConfig.from_hugging_face(values, prompt_length=prompt_length, max_new_tokens=max_new_tokens)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,17 @@ def test_it_stops_before_a_text_and_where_the_context_ends(hub, capsys):
     assert len(found["texts"][0]["tokens"]) <= 41 - len(found["prompt_tokens"])
     found = told(capsys, hub / "gpt2", "the same", "--count", 500, "--beams", 2, "--ban", "<end>")
     assert found["texts"][0]["reason"] == "context"
+
+
+def test_without_a_generation_config_the_config_speaks(hub, tmp_path, capsys):
+    path = shutil.copytree(hub / "gpt2", tmp_path / "old")
+    (path / "generation_config.json").unlink()
+    values = json.loads((path / "config.json").read_text())
+    plain = told(capsys, path, "the same", "--count", 12, "--dtype", "float64")["texts"][0]["tokens"]
+    (path / "config.json").write_text(json.dumps(values | dict(max_length=20, repetition_penalty=1.8, num_beams=2)))
+    found = told(capsys, path, "the same", "--count", 12, "--dtype", "float64")["texts"][0]["tokens"]
+    assert found == theirs(path, "the same", max_new_tokens=12)[0][: len(found)] != plain
+    assert len(told(capsys, path, "the same", "--ban", "<end>")["texts"][0]["tokens"]) > 20    # which version 4 wrote for no length at all
 
 
 def test_an_answer_begins_behind_the_token_that_the_directory_says(hub, capsys):
