@@ -127,7 +127,7 @@ def _stopped(stop: Any, b: int) -> NDArray:
     try:
         found = np.asarray(stop)
     except ValueError:                                   # rows of several lengths
-        found = np.empty(0)
+        found = np.asarray(None)
     fits = found.dtype == bool and found.shape in ((), (b,))
     demand("generate", fits, f"None, or booleans () or ({b},), from on_tokens", on_tokens=stop)
     return np.broadcast_to(found, b)
