@@ -95,8 +95,8 @@ def open_weights(where: str) -> Weights:
     if where in presets():
         return _random(where)
     try:
-        path.exists()
-    except OSError as error:                              # too long for a name
+        (path / "config.json").exists()
+    except OSError as error:                              # too long a name, or no leave to look
         raise ValueError(f"open_model needs a preset, or a directory or file; {where[:80]}: {error.strerror}") from error
     if path.suffix == ".safetensors" and path.is_file():
         return _variant(path)

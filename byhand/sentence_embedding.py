@@ -11,6 +11,7 @@ from byhand.checks import demand, fail, size
 from byhand.configs.bert import BertConfig
 from byhand.filling import filled
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face
+from byhand.hugging_face.files import file_in
 from byhand.hugging_face.sentence_recipe import read_recipe
 from byhand.model_source import model_class
 from byhand.torch_device import torch_on
@@ -23,7 +24,8 @@ Run = Callable[[NDArray, NDArray | None], NDArray]      # ids, mask (B, T) -> ve
 
 
 class Embedded(NamedTuple):
-    """vectors : (N, D), one for each text; tokens : how many were read; cut : the indices of texts that were too long."""
+    """vectors : (N, D), one for each text, equal ones for equal texts; tokens : how many were read, those of equal texts once; cut : the
+    indices of texts that were too long."""
 
     vectors: NDArray
     tokens: int
@@ -82,14 +84,16 @@ class SentenceEncoder:
         for text in texts:
             demand(_WHO, not any("\ud800" <= letter <= "\udfff" for letter in text), "texts in Unicode", text=text)
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
-        ids = [encoding.ids for encoding in encodings]
         cut = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
+        places: dict[tuple[int, ...], int] = {}                                 # the same tokens once, so that vectors are the same too
+        place = [places.setdefault(tuple(encoding.ids), len(places)) for encoding in encodings]
+        ids = list(places)
         parts = _shared_out([len(row) for row in ids], batch)
         found = [self._run(*_padded([ids[i] for i in part])) for part in parts]
         vectors = np.concatenate(found)
         demand(_WHO, bool(np.isfinite(vectors).all()), "weights that make finite vectors", vectors=vectors)
         vectors[np.concatenate(parts)] = vectors.copy()                         # back in the order of the texts
-        return Embedded(vectors, sum(map(len, ids)), cut)
+        return Embedded(vectors[place], sum(map(len, ids)), cut)
 
 
 def _shared_out(lengths: Sequence[int], batch: int) -> list[list[int]]:
@@ -152,7 +156,7 @@ def _torch(config: BertConfig, state: Mapping[str, Any], dtype: str, device: str
 
 
 def _open_tokenizer(folder: Path, lower: bool) -> Any:
-    file = folder / "tokenizer.json"
+    file = file_in(_WHO, folder, "tokenizer.json")
     if not file.is_file():
         old = "vocab.txt is there: transformers writes one from it, AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         fail(_WHO, f"a tokenizer.json in {folder}", old if (folder / "vocab.txt").is_file() else "none")

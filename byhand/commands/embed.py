@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import textwrap
 import time
@@ -38,6 +39,7 @@ def embed(model: str, texts: Sequence[str], *, file: Path | None, query: str | N
     if out is not None:
         demand("embed", out.suffix in (".npy", ".json"), "--out to end with .npy or .json", out=str(out))
         demand("embed", out.parent.is_dir(), "--out in a directory that exists", out=str(out))
+        demand("embed", not out.is_dir() and os.access(out.parent, os.W_OK), "--out as a file that can be written", out=str(out))
     texts = _texts(texts, file)
     encoder = SentenceEncoder(from_hub("embed", model) if is_hub_name(model) else model, **options)
     if not encoder.stated:
@@ -79,7 +81,8 @@ def closest(query: NDArray, vectors: NDArray) -> list[tuple[int, float]]:
     """
     from numpy_impl.ops.l2_normalize import l2_normalize
 
-    cosines = l2_normalize(vectors)[0] @ l2_normalize(query)[0]                 # (N,)
+    # (N,), each row by itself: a matrix product rounds equal rows differently, and equal texts would change places
+    cosines = (l2_normalize(vectors)[0] * l2_normalize(query)[0]).sum(-1)
     return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from byhand.checks import at_least, choice, demand, fail
-from byhand.hugging_face.files import read_json
+from byhand.hugging_face.files import file_in, read_json
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")      # in the order in which several are joined
 _FLAGS = {f"pooling_mode_{end}": name for end, name in (          # in files older than `pooling_mode`
@@ -42,7 +42,9 @@ def read_recipe(path: Path) -> SentenceRecipe:
     parts = _modules(path) if (path / "modules.json").is_file() else {"Transformer": path}
     folder = parts["Transformer"]
     limits = _json(folder / "sentence_bert_config.json")
-    max_length = limits.get("max_seq_length") or _json(folder / "tokenizer_config.json").get("model_max_length")
+    told = limits.get("max_seq_length")
+    demand(_WHO, told is None or type(told) is int, f"max_length >= 1 in {folder / 'sentence_bert_config.json'}", max_seq_length=told)
+    max_length = told or _json(folder / "tokenizer_config.json").get("model_max_length")
     if max_length is not None:
         at_least(_WHO, 1, max_length=max_length)
         max_length = int(max_length)                                            # "there is no limit" is written as 1e30
@@ -57,7 +59,7 @@ def _modules(path: Path) -> dict[str, Path]:
     """kind -> its folder: a Transformer, a Pooling and perhaps a Normalize, in this order."""
     file = path / "modules.json"
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file_in(_WHO, path, file.name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{_WHO} needs JSON in {file}; {error}") from error
     demand(_WHO, isinstance(entries, list), f"a list in {file}", content=entries)
@@ -78,7 +80,7 @@ def _modules(path: Path) -> dict[str, Path]:
 
 def _pooling(file: Path) -> tuple[tuple[str, ...], bool]:
     """(the poolings, whether they take in the tokens of a prompt)."""
-    values = read_json(_WHO, file)
+    values = read_json(_WHO, file_in(_WHO, file.parent, file.name))
     modes = values.get("pooling_mode") or [name for flag, name in _FLAGS.items() if values.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     demand(_WHO, isinstance(modes, list), f"a pooling_mode or several in {file}", pooling_mode=modes)
@@ -100,4 +102,4 @@ def _prompts(file: Path) -> dict[str, str]:
 
 def _json(file: Path) -> dict[str, Any]:
     """What a file holds that may be missing."""
-    return read_json(_WHO, file) if file.exists() else {}
+    return read_json(_WHO, file_in(_WHO, file.parent, file.name)) if file.exists() else {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from byhand import cli
+from byhand.commands.embed import closest
 from byhand.configs.bert import BertConfig
 from byhand.configs.gpt2 import GPT2Config
 from byhand.hugging_face.directory import load_hugging_face, save_hugging_face
@@ -136,6 +137,28 @@ def test_a_query_ranks_all_texts(model, capsys):
     assert [float(cosine) for cosine, *_ in ranked] == sorted((float(cosine) for cosine, *_ in ranked), reverse=True)
 
 
+def test_equal_texts_have_equal_vectors_and_keep_their_order(model):
+    texts = [TEXTS[i % 3] if i % 2 else "the mat" for i in range(91)]
+    encoder = SentenceEncoder(model)
+    found = encoder.embed(texts, batch=7)
+    assert found.tokens == sum(len(ids) for ids in ([2, 4, 10, 3], [2, 4, 5, 7, 9, 4, 10, 3], [2, 10, 6, 8, 12, 13, 3], [2, 4, 6, 7, 3]))
+    assert len({vector.tobytes() for vector in found.vectors}) == 4
+    np.testing.assert_allclose(found.vectors[1], encoder.embed([texts[1]]).vectors[0], atol=1e-6)
+    ranked = closest(encoder.embed(["a cat"]).vectors[0], found.vectors)
+    same = [i for i, _ in ranked if i % 2 == 0]
+    assert same == sorted(same)
+    rng = np.random.default_rng(0)                                 # of rows that are equal a product may differ by their places
+    rows = np.tile(rng.standard_normal(384).astype(np.float32), (91, 1))
+    assert [i for i, _ in closest(rng.standard_normal(384).astype(np.float32), rows)] == list(range(91))
+
+
+def test_a_place_that_vectors_cannot_go_to_is_refused_before_any_work(model, capsys, tmp_path, monkeypatch):
+    (tmp_path / "here.npy").mkdir()
+    monkeypatch.setattr(SentenceEncoder, "embed", None)
+    code, _, err = run(capsys, model, "cat", "--out", tmp_path / "here.npy")
+    assert code == cli.WRONG_USAGE and "--out as a file that can be written" in err
+
+
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (["--batch", "0", "cat"], "batch as an integer >= 1"),
     (["--query", " ", "cat"], "a query with words in it"),
@@ -161,6 +184,13 @@ def _without(name):
 
 def _with(name, values):
     return lambda path: write(path, name, values)
+
+
+def _linked(name):
+    def damage(path):
+        (path / name).rename(path.parent / "elsewhere")
+        (path / name).symlink_to(path.parent / "elsewhere")
+    return damage
 
 
 def _modules(*kinds, path=""):
@@ -196,6 +226,10 @@ def _not_finite(path):
     (_without("1_Pooling/config.json"), "config.json: No such file"),
     (_with("1_Pooling/config.json", {"pooling_mode": "medain"}), "did you mean 'mean'?"),
     (_with("sentence_bert_config.json", {"max_seq_length": "many"}), "max_length >= 1"),
+    (_with("sentence_bert_config.json", {"max_seq_length": 5.5}), "max_length >= 1"),
+    (_linked("tokenizer.json"), "files beside each other"),
+    (_linked("modules.json"), "files beside each other"),
+    (_linked("1_Pooling/config.json"), "files beside each other"),
     (_with("sentence_bert_config.json", {"max_seq_length": 2}), "room for a token between the 2 that mark the ends"),
     (_with("config_sentence_transformers.json", {"prompts": {"query": 1}}), "prompts by name"),
     (_with("config_sentence_transformers.json", {"prompts": {"query": "q"}, "default_prompt_name": "querry"}), "default_prompt_name"),
