@@ -59,7 +59,7 @@ class ContextCache(Cache):
     def __init__(self, stores: list[Store], context: NDArray, mask: NDArray | None):
         super().__init__(stores)
         self.lengths, self._fresh = np.zeros(len(context), np.int64), False
-        self.context, self.mask = context, mask
+        self.context, self.mask = context, None if mask is None else mask.copy()
         self.contexts = [ContextStore() for _ in stores]
 
     @property

@@ -208,3 +208,14 @@ def test_what_is_only_to_be_read_is_not_kept_itself(kind):
         cache.advance(places)
         assert not np.shares_memory(got, key)
     assert got.ravel()[-5:].tolist() == [0, 1, 2, 0, 2]
+
+
+def test_the_mask_of_a_source_stays_the_callers():
+    for model, array in zip(pair("t5"), (np.array, torch.tensor), strict=True):
+        told = []
+        for changed in (False, True):
+            mask = array([[True, True, False], [True, True, True]])
+            cache = model.new_cache(array(_SOURCE), source_mask=mask)
+            mask[...] = mask ^ changed
+            told.append(np.asarray(model.extend(array([[1], [2]]), cache)))
+        np.testing.assert_array_equal(*told)

@@ -35,7 +35,7 @@ class ContextCache(Cache):
     def __init__(self, stores: list[Store], context: Tensor, mask: Tensor | None):
         super().__init__(stores)
         self.lengths, self._fresh = self.lengths.new_zeros(len(context)), False
-        self.context, self.mask = context, mask
+        self.context, self.mask = context, None if mask is None else mask.clone()
         self.contexts = [ContextStore() for _ in stores]
 
     @property
