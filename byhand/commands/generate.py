@@ -51,8 +51,7 @@ class _output:
     """stdout, written to at once; a line that was begun is ended, whatever happens."""
 
     def __enter__(self) -> Callable[[str], None]:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")     # a terminal that lacks a letter shows its number
+        _show_every_letter()
         self._last = ""
         return self._write
 
@@ -64,6 +63,12 @@ class _output:
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None or (self._last and issubclass(kind, KeyboardInterrupt)):
             self._write("\n")
+
+
+def _show_every_letter() -> None:
+    """A terminal that lacks a letter shows its number."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _prompt(prompt: str) -> str:
@@ -88,9 +93,11 @@ def _compare(opened: Opened, task: Task) -> None:
     """The base's text and, where there is an adapter, the one with it, each below its title."""
     titles = [(opened.title, False)] + ([(f"with {opened.adapter}", True)] if opened.adapter is not None else [])
     texts = {title: task.run(opened.build(adapted=adapted), None).texts[0].text for title, adapted in titles}
+    before = "" if opened.encodes else task.text                  # an answer does not go on from what it answers
+    _show_every_letter()
     for title, text in texts.items():
         _OUT.print(f"\n{title}:", style="bold", markup=False)
-        _OUT.print("  | " + (task.text + text).replace("\n", "\n  | "), style="cyan", markup=False)
+        _OUT.print("  | " + (before + text).replace("\n", "\n  | "), style="cyan", markup=False)
     for line in opened.notes():
         _OUT.print(f"\n{line}")
 

@@ -196,6 +196,7 @@ def test_json_is_json_on_every_terminal(encoding, hub, monkeypatch, capsys):
     assert run(hub / "llama", "日本 déjà", "--count", 8, "--json") == cli.OK
     found = json.loads(terminal.buffer.getvalue().decode(encoding))
     assert (found["texts"], found["prompt"]) == (want["texts"], "日本 déjà")
+    assert run(hub / "llama", "日本 déjà", "--count", 8) == run(hub / "llama", "日本 déjà", "--count", 8, "--compare") == cli.OK
 
 
 def test_text_is_printed_as_it_comes(hub, monkeypatch, capsys):
