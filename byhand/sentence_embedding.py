@@ -12,7 +12,7 @@ from byhand.configs.bert import BertConfig
 from byhand.filling import filled
 from byhand.hugging_face.directory import hugging_face_kind, load_hugging_face
 from byhand.hugging_face.files import file_in
-from byhand.hugging_face.sentence_recipe import read_recipe
+from byhand.hugging_face.sentence_recipe import read_recipe, tokenizer_options
 from byhand.model_source import model_class
 from byhand.torch_device import torch_on
 
@@ -58,14 +58,12 @@ class SentenceEncoder:
         self.prompts, self.stated = recipe.prompts, recipe.stated
         kind = hugging_face_kind(recipe.folder)
         demand(_WHO, kind.startswith("Bert"), f"an encoder, a BERT; {recipe.folder} holds another model", model=kind)
-        tokenizer = _open_tokenizer(recipe.folder, recipe.lower)
         config, state = load_hugging_face(recipe.folder, kind="Bert", lazily=True)
         assert isinstance(config, BertConfig)
         self.max_length = min(recipe.max_length or config.max_length, config.max_length)
+        tokenizer = _open_tokenizer(recipe.folder, recipe.lower, self.max_length)
         marks = tokenizer.num_special_tokens_to_add(False)
         demand(_WHO, self.max_length > marks, f"room for a token between the {marks} that mark the ends of a text", length=self.max_length)
-        tokenizer.no_padding()                          # what the file says of these was of use to whoever wrote it
-        tokenizer.enable_truncation(self.max_length)
         self._tokenizer = tokenizer
         demand(_WHO, backend == "torch" or device == "cpu", "the torch backend for a device other than the CPU", device=device)
         make = _numpy if backend == "numpy" else _torch
@@ -155,7 +153,7 @@ def _torch(config: BertConfig, state: Mapping[str, Any], dtype: str, device: str
     return run
 
 
-def _open_tokenizer(folder: Path, lower: bool) -> Any:
+def _open_tokenizer(folder: Path, lower: bool, max_length: int) -> Any:
     file = file_in(_WHO, folder, "tokenizer.json")
     if not file.is_file():
         old = "vocab.txt is there: transformers writes one from it, AutoTokenizer.from_pretrained(…).save_pretrained(…)"
@@ -170,6 +168,13 @@ def _open_tokenizer(folder: Path, lower: bool) -> Any:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise ValueError(f"{_WHO} needs a whole tokenizer.json; {file}: {error}") from error
+    values = tokenizer_options(folder)
+    side = values.pop("truncation_side", "right")
+    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer):    # which transformers sets as tokenizer_config.json says
+        own = {name: getattr(tokenizer.normalizer, name) for name in ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")}
+        tokenizer.normalizer = normalizers.BertNormalizer(**own | values)
+    tokenizer.no_padding()                              # what the file says of these was of use to whoever wrote it
+    tokenizer.enable_truncation(max_length, direction=side)
     if lower:
         before = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])

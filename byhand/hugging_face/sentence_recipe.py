@@ -55,6 +55,31 @@ def read_recipe(path: Path) -> SentenceRecipe:
                           (path / "modules.json").is_file())
 
 
+def tokenizer_options(folder: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says of how a BERT's texts are read, under the names of the tokenizers library; what it leaves out is as
+    transformers' classes for BERT have it. They set tokenizer.json aside, unless tokenizer_class names another.
+
+    Raises
+    ------
+    ValueError   if a value is none of those that it can have, or texts are padded on the left, where BERT's positions begin
+    """
+    file = folder / "tokenizer_config.json"
+    values = _json(file)
+    allowed: dict[str, tuple[str, tuple[Any, ...]]] = {
+        "do_lower_case": ("lowercase", (True, False)), "strip_accents": ("strip_accents", (True, False)),
+        "tokenize_chinese_chars": ("handle_chinese_chars", (True, False)), "truncation_side": ("truncation_side", ("right", "left")),
+        "padding_side": ("padding_side", ("right",)),
+    }
+    told = {name: values[name] for name in allowed if values.get(name) is not None}
+    for name, value in told.items():
+        choice(_WHO, allowed[name][1], **{f"{file}, {name}": value})
+    told.pop("padding_side", None)
+    options = {allowed[name][0]: value for name, value in told.items()}
+    if str(values.get("tokenizer_class", "BertTokenizer")).removesuffix("Fast") not in ("BertTokenizer", "DistilBertTokenizer"):
+        return {name: value for name, value in options.items() if name == "truncation_side"}    # another class looks at no more
+    return {"lowercase": True, "strip_accents": None, "handle_chinese_chars": True} | options
+
+
 def _modules(path: Path) -> dict[str, Path]:
     """kind -> its folder: a Transformer, a Pooling and perhaps a Normalize, in this order."""
     file = path / "modules.json"

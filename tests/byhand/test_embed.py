@@ -227,6 +227,8 @@ def _not_finite(path):
     (_with("1_Pooling/config.json", {"pooling_mode": "medain"}), "did you mean 'mean'?"),
     (_with("sentence_bert_config.json", {"max_seq_length": "many"}), "max_length >= 1"),
     (_with("sentence_bert_config.json", {"max_seq_length": 5.5}), "max_length >= 1"),
+    (_with("tokenizer_config.json", {"padding_side": "left"}), "padding_side from 'right'"),
+    (_with("tokenizer_config.json", {"strip_accents": "no"}), "strip_accents from True, False"),
     (_linked("tokenizer.json"), "files beside each other"),
     (_linked("modules.json"), "files beside each other"),
     (_linked("1_Pooling/config.json"), "files beside each other"),

