@@ -38,7 +38,11 @@ def read_recipe(path: Path) -> SentenceRecipe:
     ------
     ValueError   if a file is damaged, or asks for what is not built here: a dense layer behind the pooling, say
     """
-    demand(_WHO, path.is_dir(), "the directory of a model", path=str(path))
+    try:
+        demand(_WHO, path.is_dir(), "the directory of a model", path=str(path))
+        (path / "modules.json").exists()
+    except OSError as error:                                                    # too long a name, or no leave to look
+        raise ValueError(f"{_WHO} needs the directory of a model; {str(path)[:80]}: {error.strerror}") from error
     parts = _modules(path) if (path / "modules.json").is_file() else {"Transformer": path}
     folder = parts["Transformer"]
     limits = _json(folder / "sentence_bert_config.json")

@@ -208,6 +208,11 @@ def _not_finite(path):
     save_hugging_face(path, CONFIG, state, kind="Bert")
 
 
+def test_a_name_that_is_too_long_is_refused(capsys):
+    code, _, err = run(capsys, "a" * 300, "the cat")
+    assert code == cli.WRONG_USAGE and "the directory of a model" in err
+
+
 @pytest.mark.parametrize(("damage", "complaint"), [
     (shutil.rmtree, "the directory of a model"),
     (_without("config.json"), "config.json: No such file"),
