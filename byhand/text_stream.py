@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from byhand.checks import demand, fail
+from byhand.hugging_face.files import file_in
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")                   # a token that stands for a byte, where the vocabulary lacks the letter
 _UNFINISHED = "\ufffd"                                  # what bytes become that are no letter, or not yet
@@ -154,11 +155,12 @@ def open_tokenizer(path: Path) -> Any:
 
     Raises
     ------
-    ValueError   if the library is not installed, or there is no whole tokenizer.json
+    ValueError   if the library is not installed, there is no whole tokenizer.json, or it lies elsewhere
     """
     who, file = "open_tokenizer", path / "tokenizer.json"
     if not file.is_file():
         fail(who, f"a tokenizer.json in {path}", "none")
+    file_in(who, path, file.name)
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

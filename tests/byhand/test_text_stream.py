@@ -134,3 +134,7 @@ def test_what_it_refuses(tmp_path):
         (tmp_path / "tokenizer.json").write_text(content)
         with pytest.raises(ValueError, match=r"a whole tokenizer\.json"):
             open_tokenizer(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="open_tokenizer needs files beside each other"):
+        open_tokenizer(tmp_path / "model")
