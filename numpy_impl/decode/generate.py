@@ -143,4 +143,4 @@ def _check(model: Any, ids: NDArray, config: GenerationConfig, real: NDArray | N
     demand(who, noise is None or isinstance(noise, Noise), "noise as a byhand.noise.Noise or None", noise=noise)
     demand(who, noise is not None or config.temperature == 0, "noise to draw with, or temperature 0", temperature=config.temperature)
     room = room_behind(who, model, ids, real, cache)
-    return np.full(len(ids), config.max_new_tokens) if room is None else room
+    return np.full(len(ids), np.iinfo(np.int64).max) if room is None else room

@@ -106,4 +106,4 @@ def _check(model: Any, ids: Tensor, config: GenerationConfig, real: Tensor | Non
     demand(who, noise is None or isinstance(noise, Noise), "noise as a byhand.noise.Noise or None", noise=noise)
     demand(who, noise is not None or config.temperature == 0, "noise to draw with, or temperature 0", temperature=config.temperature)
     room = room_behind(who, model, ids, real, cache)
-    return torch.full((len(ids),), config.max_new_tokens, device=ids.device) if room is None else room
+    return torch.full((len(ids),), torch.iinfo(torch.int64).max, device=ids.device) if room is None else room
