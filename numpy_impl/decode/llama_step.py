@@ -55,6 +55,8 @@ def llama_step(model: Any, x: NDArray, caches: Sequence[LayerCache]) -> NDArray:
     demand("llama_step", len(caches) == len(layers), f"{len(layers)} caches, one a layer", caches=len(caches))
     places = caches[0].places
     cos, sin = (table[:, 0, None] for table in model.rotary(x, places))          # (B, 1, R/2): the same for all heads
+    rest = model.blocks.layers[0].attn.head_width - 2 * cos.shape[-1]            # numbers that are not turned
+    cos = np.concatenate([cos, cos, np.ones_like(cos, shape=(len(x), 1, rest))], -1)    # (B, 1, E): what each number is multiplied by
     b, _, d = x.shape
     x = x.reshape(b, d)
     for block, cache in zip(layers, caches, strict=True):
@@ -71,7 +73,8 @@ def _attend(attn: GroupedQueryAttention, h: NDArray, cos: NDArray, sin: NDArray,
     v = _projected(attn.v_proj, h).reshape(b, attn.n_kv_heads, 1, e)
     if attn.q_norm is not None:
         q, k = _normalised(attn.q_norm, q), _normalised(attn.k_norm, k)
-    q, k = _turned(q, cos, sin), _turned(k, cos, sin)
+    turned = _turned(np.concatenate([q, k], 1), cos, sin)                        # both at once: (B, H + K, E)
+    q, k = turned[:, :heads], turned[:, heads:]
 
     left = None if attn.window is None else attn.window[0]
     key, value, mask = cache.append(k[:, :, None], v, left=left)                 # (B, K, S, E)
@@ -115,10 +118,10 @@ def _normalised(norm: RMSNorm, x: NDArray) -> NDArray:
 
 
 def _turned(x: NDArray, cos: NDArray, sin: NDArray) -> NDArray:
-    """x (B, heads, E) turned by the angle of its position, pairs (i, i + R/2)."""
-    half = cos.shape[-1]
-    a, b = x[..., :half], x[..., half : 2 * half]
-    y = x.copy()
-    y[..., :half] = a * cos - b * sin
-    y[..., half : 2 * half] = b * cos + a * sin
+    """x (B, heads, E) turned by the angle of its position, pairs (i, i + R/2); cos (B, 1, E) stands beside every number, sin (B, 1, R/2)
+    beside every pair."""
+    half = sin.shape[-1]
+    y = x * cos
+    y[..., :half] -= x[..., half : 2 * half] * sin
+    y[..., half : 2 * half] += x[..., :half] * sin
     return y
