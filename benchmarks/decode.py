@@ -256,11 +256,11 @@ def show(figures: dict[str, Any], out: Console) -> None:
         about = found["about"]
         out.print(f"[bold]{blas} BLAS[/]: {about['blas']}; torch {about['torch']}; transformers {about['transformers']}", highlight=False)
         columns = list(found["written"][0]["seconds"])
-        rows = [[f"{row['name']}, {row['tokens']} tokens", *(f"{1 / row['seconds'][c]:.1f}" for c in columns if "products" not in c),
-                 *(f"{row['ratios'][c]:.2f}" for c in columns if c not in ("numpy", "products")), f"{row['ratios']['products']:.0%}"]
-                for row in found["written"]]
-        titles = [*(c for c in columns if "products" not in c), *(f"{c} ÷ numpy" for c in columns if c not in ("numpy", "products"))]
-        table(out, ["tokens a second", *titles, "share of products"], rows)
+        written, others = [c for c in columns if "products" not in c], [c for c in columns if c not in ("numpy", "products")]
+        rows = [[f"{row['name']}, {row['tokens']} tokens", *(f"{1 / row['seconds'][c]:.1f}" for c in written)] for row in found["written"]]
+        table(out, ["tokens a second", *written], rows)
+        rows = [[row["name"], *(f"{row['ratios'][c]:.2f}" for c in others), f"{row['ratios']['products']:.0%}"] for row in found["written"]]
+        table(out, ["time ÷ numpy's", *others, "products' share"], rows)
         if not all(row["same"] for row in found["written"]):
             out.print("The columns did not write the same.", style="yellow")
         rows = [[str(row["batch"]), *(f"{row[what][side]:,.0f}" for what in ("prefill", "decode") for side in row[what])]
