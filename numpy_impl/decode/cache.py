@@ -107,6 +107,9 @@ class LayerCache:
         same_shape("LayerCache", (*key.shape[:-1], value.shape[-1]), value=value)
         demand("LayerCache", (key.shape[0], key.shape[2]) == self.places.positions.shape, "keys of the tokens that were placed", key=key,
                positions=self.places.positions)
+        kept = getattr(self.store, "window", None)
+        seen = kept is None or (left is not None and left < kept)
+        demand("LayerCache", seen, "a store that keeps all that is seen", left=left, window=kept)
         key, value, self.first = self.store.append(key, value, self.places)
         return key, value, None if self.first is None else self.places.seen(self.first, key.shape[2], left)
 

@@ -68,9 +68,10 @@ def places(draw):
     return found | dict(seen=[(first, keys, left) for first in (one, other) for keys in sizes for left in lefts])
 
 
-def play_layer(side, *, key, value, left=None, **options):
-    """Two calls: the second one's keys follow the first one's."""
-    found, store = {}, side.get("decode.ContiguousStore")()
+def play_layer(side, *, key, value, left=None, window=None, **options):
+    """Two calls: the second one's keys follow the first one's. With a window the store forgets."""
+    store = side.get("decode.ContiguousStore")() if window is None else side.get("decode.RollingStore")(window=window)
+    found = {}
     places = side.get("decode.Places")(**side.tree(options))
     for i in range(2):
         layer = side.get("decode.LayerCache")(store, places)
@@ -88,13 +89,15 @@ _LAYER = dict(key=array(2, 1, 3, 4), value=array(2, 1, 3, 5), starts=np.array([0
 
 @case("decode.LayerCache", play=play_layer, refuses=[_LAYER | bad for bad in (
     dict(key=array(2, 3, 4)), dict(value=array(2, 3, 5)), dict(value=array(2, 1, 2, 5)), dict(value=array(2, 2, 3, 5)), dict(t=2),
-    dict(starts=np.array([0, 0, 0])), dict(starts=np.array([0])),
+    dict(starts=np.array([0, 0, 0])), dict(starts=np.array([0])), dict(window=3), dict(window=3, left=3),
 )])
 def layer_cache(draw):
     b, t, found = tokens(draw)
     k = draw(size(1, 2))
     new = dict(key=array(b, k, t, draw(size(1, 4))), value=array(b, k, t, draw(size(1, 4))))
-    return found | new | dict(left=draw(left_out(maybe(integer(0, 3)))))
+    left = draw(left_out(maybe(integer(0, 3))))
+    window = draw(left_out(left + draw(integer(1, 2)))) if isinstance(left, int) else draw(left_out(None))
+    return found | new | dict(left=left, window=window)
 
 
 def play_cache(side, *, steps):
