@@ -204,7 +204,7 @@ def test_what_is_only_to_be_read_is_not_kept_itself(kind):
     for real in (np.zeros((1, 3), bool), None, np.array([[True, False, True]])):
         places = cache.place((1, 3), real)
         (layer,) = cache.layers(places)
-        got = layer.append(key, key)[0]
+        got = layer.append(key, key, left=3)[0]
         cache.advance(places)
         assert not np.shares_memory(got, key)
     assert got.ravel()[-5:].tolist() == [0, 1, 2, 0, 2]
