@@ -56,6 +56,10 @@ def learned_positions(draw):
         dict(init=dict(d_model=2), call=dict(x=array(3, 2), positions=ids(3, below=0, at_least=-2))),
     ],
     also=[anywhere],
+    equivalent={
+        "positions.max(initial=0) -> positions.max(initial=1)": "a table that is longer than it need be",
+        "int(positions.max(initial=0)) + 1 -> int(positions.max(initial=0)) + 2": "a table that is longer than it need be",
+    },
 )
 def sinusoidal_positions(draw):
     *lead, t = draw(dims(1, 3))
