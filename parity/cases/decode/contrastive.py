@@ -43,6 +43,15 @@ def greedy_without_contrast(side, ids, before=None, **arguments):
         yield "length of the first row", row.lengths, got.lengths[:1]
 
 
+def what_is_excluded(side, table, hidden, ids, real=None, before=None, **arguments):
+    """A candidate that a rule excludes is not taken, however new its direction is: with α = 1, that alone decides between the others."""
+    model, _, given = _prepared(side, table, hidden, real)
+    vocabulary = side.numpy(table).shape[1]
+    config = GenerationConfig(max_new_tokens=3, suppressed=tuple(range(1, vocabulary)))
+    got = side.get("decode.contrastive")(model, ids, config=config, k=vocabulary, alpha=1.0, **given)
+    yield "what is left", got.sequences, np.zeros((len(ids), 3 if len(ids) else 0), np.int64)
+
+
 def _prepared(side, table, hidden, real=None, context=None, k=None, alpha=None, still=False, **options):
     """The model, of which some states may have no direction; what else is given, and which prompts' tokens are no padding."""
     table, hidden = (np.array(side.numpy(x)) for x in (table, hidden))
@@ -63,7 +72,7 @@ BAD = dict(table=array(3, 4, hostile=False), hidden=array(3, 2, hostile=False), 
 
 
 @case(
-    "decode.contrastive", play=play, also=[greedy_without_contrast],
+    "decode.contrastive", play=play, also=[greedy_without_contrast, what_is_excluded],
     refuses=[
         BAD | dict(ids=np.zeros((2, 0), np.int64)),
         BAD | dict(ids=np.zeros(2, np.int64)),
