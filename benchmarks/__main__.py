@@ -17,7 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -158,6 +158,22 @@ def run(
     return 1 if any(row["errors"] for row in rows) else 0
 
 
+def _room(name: str, show_room: Callable[[dict[str, Any], Console], None], rounds: int, threads: int, json_: Path | None) -> int:
+    """Measure a room by processes of its own, show its figures, and keep them as JSON."""
+    from benchmarks.timing import measure as measure_room
+    from byhand.checks import size
+    from parity.report import device_name
+
+    size(f"benchmarks {name}", rounds=rounds, threads=threads)
+    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
+    figures = {"machine": machine} | measure_room(name, rounds, threads)
+    show_room(figures, out)
+    out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
+    if json_:
+        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
 @app.command
 def attention(
     *, rounds: int = 5, threads: int = 1, json_: Annotated[Path | None, Parameter(name="--json")] = None
@@ -174,18 +190,8 @@ def attention(
         Write every figure as JSON.
     """
     from benchmarks.attention import show as show_attention
-    from benchmarks.timing import measure as measure_room
-    from byhand.checks import size
-    from parity.report import device_name
 
-    size("benchmarks attention", rounds=rounds, threads=threads)
-    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
-    figures = {"machine": machine} | measure_room("attention", rounds, threads)
-    show_attention(figures, out)
-    out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
-    if json_:
-        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return _room("attention", show_attention, rounds, threads, json_)
 
 
 @app.command
@@ -204,18 +210,8 @@ def moe(
         Write every figure as JSON.
     """
     from benchmarks.moe import show as show_moe
-    from benchmarks.timing import measure as measure_room
-    from byhand.checks import size
-    from parity.report import device_name
 
-    size("benchmarks moe", rounds=rounds, threads=threads)
-    machine = {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": threads, "date": datetime.date.today().isoformat()}
-    figures = {"machine": machine} | measure_room("moe", rounds, threads)
-    show_moe(figures, out)
-    out.print(f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)}.", highlight=False)
-    if json_:
-        json_.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return _room("moe", show_moe, rounds, threads, json_)
 
 
 @app.command
