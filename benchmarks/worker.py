@@ -1,71 +1,115 @@
-"""One process with one BLAS setting and one number of threads: times what it is asked for, a line of JSON each.
+"""One process with one BLAS setting and one number of threads: answers questions about rows, a line of JSON each.
 
 A BLAS setting is read when NumPy is loaded, so a process has one; the parent keeps several and asks them in turn.
 """
 
+import contextlib
+import functools
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 
-def main() -> None:
-    """Answer `{"name": …, "columns": […], "repeats": …}` with `{"column": [seconds, …]}` until the input ends."""
-    threads = int(sys.argv[1])
-    import torch
-
-    torch.set_num_threads(threads)
-    from benchmarks.work import prepare
-
-    answers = sys.stdout
-    sys.stdout = sys.stderr
-    print(json.dumps(_describe()), file=answers, flush=True)
-    prepared: tuple[str, dict[str, Any]] = ("", {})
-    for line in sys.stdin:
-        asked = json.loads(line)
-        try:
-            if prepared[0] != asked["name"]:
-                prepared = asked["name"], {c: prepare(asked["name"], *_side(c)) for c in asked["columns"]}
-                for column, work in prepared[1].items():
-                    for _ in range(2):
-                        _time(work, column)
-            answer: dict[str, Any] = _round(prepared[1], asked["repeats"])
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+from benchmarks import components, counting, roofline
+from benchmarks.about import describe
+from benchmarks.workload import Column, Row, Size, Unable, Work, peers_of, workload_rows
 
 
-def _side(column: str) -> tuple[str, str]:
-    return ("numpy", "cpu") if column == "numpy" else ("torch", "cpu" if column == "torch" else "cuda")
+class Desk:
+    """What the process holds: the row that is prepared, one work a column."""
+
+    def __init__(self, size: Size):
+        self._size = size
+        self._rows: dict[str, Row] = {row.name: row for row in [*components.rows(size), *workload_rows(size)]}
+        self._works: dict[str, Work] = {}
+
+    def rates(self, columns: list[str]) -> dict[str, dict[str, float]]:
+        """What each column reaches on large matrix products and copies."""
+        found = {}
+        for column in columns:
+            with _setting(column):
+                found[column] = roofline.numpy_rates() if column == "numpy" else roofline.torch_rates(Column(column).device)
+        return found
+
+    def prepare(self, name: str, columns: list[str], numbers: str, counted: bool) -> dict[str, Any]:
+        """Build the row for the columns, keep what they compute in a file `numbers`, and tell what a run costs on paper."""
+        self.release()
+        row = self._rows[name]
+        answer: dict[str, Any] = {"errors": {}, "unable": {}, "peak_bytes": {}, "prepare_seconds": {}}
+        kept: dict[str, Any] = {}
+        for column in columns:
+            if column == "onednn" and answer.get("flops") == 0:
+                continue                                 # without a product it is the same code
+            started = time.perf_counter()
+            try:
+                with _setting(column):
+                    work = self._build(row, column)
+                    if work.numbers is not None:
+                        kept |= {f"{column}/{key}": np.asarray(value) for key, value in work.numbers().items()}
+                    work.run()                       # the first run compiles, allocates, fills caches
+                    if column in ("numpy", "torch", "cuda", "cuda compiled"):
+                        answer["peak_bytes"][column] = counting.peak_bytes(work.run, column)
+                if column == "torch" and counted:
+                    answer |= counting.count(work.run)
+                if column == "torch" or "bytes" not in answer:
+                    answer |= {key: value for key in ("flops", "bytes") if (value := getattr(work, key)) is not None}
+                    answer["units"] = {"unit": work.unit, "count": work.units} if work.unit else None
+                self._works[column] = work
+            except Unable as reason:
+                answer["unable"][column] = str(reason)
+            except Exception as error:
+                traceback.print_exc()
+                answer["errors"][column] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            answer["prepare_seconds"][column] = time.perf_counter() - started
+        np.savez(numbers, **kept)
+        if row.group == "components" and counted:
+            answer["shapes"] = components.shapes(name, self._size)
+        return answer
+
+    def _build(self, row: Row, column: str) -> Work:
+        for peer in peers_of(row):
+            if peer.name == column:
+                return peer.build(**row.options)
+        return row.work(Column(column))
+
+    def time(self, seconds: float, most: int) -> dict[str, list[float]]:
+        """Every prepared column in turn: seconds of each of its runs, as many as fit into `seconds`, at least one and at most `most`."""
+        measured: dict[str, list[float]] = {}
+        for column, work in self._works.items():
+            clock = _cuda_seconds if column.startswith("cuda") else _seconds
+            with _setting(column):
+                measured[column] = _repeat(functools.partial(clock, work.run), seconds, most)
+                if work.with_transfers is not None:
+                    moved = functools.partial(_seconds, work.with_transfers, synchronise=True)
+                    measured[f"{column} with transfers"] = _repeat(moved, seconds, most)
+        return measured
+
+    def release(self) -> None:
+        """Forget what is prepared."""
+        import gc
+
+        self._works.clear()
+        gc.collect()
 
 
-def _round(works: dict[str, Any], repeats: int) -> dict[str, list[float]]:
-    """Every column in turn, `repeats` times."""
-    seconds: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        for column, work in works.items():
-            seconds.setdefault(column, []).append(_time(work, column))
-            if work.with_transfers is not None:
-                seconds.setdefault(f"{column} with transfers", []).append(_seconds(work.with_transfers, synchronise=True))
-    return seconds
+def _setting(column: str) -> Any:
+    return counting.through_onednn() if column == "onednn" else contextlib.nullcontext()
 
 
-def _time(work: Any, column: str) -> float:
-    if column != "cuda":
-        return _seconds(work.run, synchronise=False)
-    import torch
-
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
-    work.run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3
+def _repeat(measure: Callable[[], float], seconds: float, most: int) -> list[float]:
+    times = [measure()]
+    started = time.perf_counter()
+    while len(times) < most and time.perf_counter() - started + times[-1] < seconds:
+        times.append(measure())
+    return times
 
 
-def _seconds(call: Callable[[], Any], *, synchronise: bool) -> float:
+def _seconds(call: Callable[[], Any], *, synchronise: bool = False) -> float:
     started = time.perf_counter()
     call()
     if synchronise:
@@ -75,23 +119,34 @@ def _seconds(call: Callable[[], Any], *, synchronise: bool) -> float:
     return time.perf_counter() - started
 
 
-def _describe() -> dict[str, Any]:
-    """The BLAS that NumPy loaded, as it names itself."""
-    import numpy as np
+def _cuda_seconds(call: Callable[[], Any]) -> float:
+    """Of the kernels, by events on the stream."""
     import torch
 
-    known: dict[str, Any] = {"numpy": np.__version__, "torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-    try:
-        from threadpoolctl import threadpool_info
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
 
-        pools = [p for p in threadpool_info() if p["user_api"] == "blas" and "numpy" in p["filepath"]]
-        known["blas"] = "; ".join(f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in pools)
-        known["blas_threads"] = max((p["num_threads"] for p in pools), default=None)
-    except ImportError:
-        known["blas"] = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
-    if torch.cuda.is_available():
-        known["cuda"] = torch.cuda.get_device_name()
-    return known
+
+def main() -> None:
+    """Answer `{"do": "about" | "rates" | "prepare" | "time" | "release", …}` until the input ends."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    threads, size = int(sys.argv[1]), sys.argv[2]
+    import torch
+
+    torch.set_num_threads(threads)
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+    desk = Desk(size)                                                     # type: ignore[arg-type]
+    questions: dict[str, Callable[..., Any]] = {"about": describe, "rates": desk.rates, "prepare": desk.prepare, "time": desk.time,
+                                                "release": desk.release}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(questions[asked.pop("do")](**asked)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

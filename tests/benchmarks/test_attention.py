@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import attention, attention_cuda
+from benchmarks.studies import attention, attention_cuda
 from numpy_impl.attention.flash import flash_attention
 
 

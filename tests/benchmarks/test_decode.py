@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import decode, decode_cuda
+from benchmarks.studies import decode, decode_cuda
 from byhand.configs.llama import LlamaConfig
 
 TINY = LlamaConfig(vocabulary=11, max_length=64, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_hidden=8, tied=True)

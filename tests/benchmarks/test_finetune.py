@@ -6,10 +6,10 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks import finetune, finetune_cost
-from benchmarks.finetune_figures import draw
-from benchmarks.finetune_report import publish, text
-from benchmarks.finetune_run import measure_parts, read_parts
+from benchmarks.studies import finetune, finetune_cost
+from benchmarks.studies.finetune_figures import draw
+from benchmarks.studies.finetune_report import publish, text
+from benchmarks.studies.finetune_run import measure_parts, read_parts
 from byhand.configs.llama import LLAMA_PRESETS
 from numpy_impl.models.llama import Llama
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import moe, moe_cuda
+from benchmarks.studies import moe, moe_cuda
 
 
 def test_every_table_is_filled(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import quantize
+from benchmarks.studies import quantize
 
 
 def test_every_row_is_filled(monkeypatch):

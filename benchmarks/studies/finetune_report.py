@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.finetune_figures import draw
+from benchmarks.studies.finetune_figures import draw
 from byhand.experiments.documentation import check, insert
 from byhand.finetuning.report import amount
 

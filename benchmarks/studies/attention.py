@@ -1,7 +1,7 @@
 """What attention costs: flash against plain and against PyTorch, memory by length, windows, shared keys; on a GPU, every kernel.
 
 `python -m benchmarks attention` starts this file as processes of its own, one for each BLAS setting and one for the GPU:
-`python -m benchmarks.attention cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
+`python -m benchmarks.studies.attention cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.timing import answer, in_turn, mib, ms, table
+from benchmarks.studies.timing import answer, in_turn, mib, ms, table
 
 HEADS, WIDTH = 4, 64
 LENGTHS = {256: 4, 1024: 4, 4096: 1}           # queries: batch
@@ -47,10 +47,10 @@ def cpu(rounds: int, threads: int) -> dict[str, Any]:
     """Every figure of one process: seconds are medians over `rounds`, in which the columns take turns."""
     import torch
 
-    from benchmarks.worker import _describe
+    from benchmarks.about import describe
 
     torch.set_num_threads(threads)
-    return {"about": _describe(), "causal": [_causal(t, batch, rounds) for t, batch in LENGTHS.items()],
+    return {"about": describe(), "causal": [_causal(t, batch, rounds) for t, batch in LENGTHS.items()],
             "memory": [_memory(t) for t in MEMORY_LENGTHS], "window": [_window(t, rounds) for t in WINDOW_LENGTHS],
             "grouped": [_grouped(k) for k in KEY_HEADS]}
 
@@ -165,14 +165,14 @@ def show(figures: dict[str, Any], out: Console) -> None:
             for row in next(iter(figures["cpu"].values()))["grouped"]]
     table(out, ["key heads", "group", "keys and values, MiB", "their gradients, MiB"], rows)
     if "cuda" in figures:
-        from benchmarks.attention_cuda import show_cuda
+        from benchmarks.studies.attention_cuda import show_cuda
 
         show_cuda(figures["cuda"], out)
 
 
 def main() -> None:
     """Print the figures of this process."""
-    from benchmarks.attention_cuda import cuda
+    from benchmarks.studies.attention_cuda import cuda
 
     answer(cpu, cuda)
 

@@ -136,7 +136,7 @@ def _seconds(call: Callable[[], Any], rounds: int) -> float:
 
 def show_cuda(found: dict[str, Any], out: Console) -> None:
     """The tables of a GPU."""
-    from benchmarks.timing import table
+    from benchmarks.studies.timing import table
 
     out.print(f"[bold]{found['device']}[/], torch {found['torch']}, bfloat16: matrix products reach {found['matmul_tflops']:.0f} TFLOP/s",
               highlight=False)

@@ -2,7 +2,7 @@
 batches apart; by length of context and kind of cache; beams against one.
 
 `python -m benchmarks decode` starts this file as processes of its own, one for each BLAS setting and one for the GPU:
-`python -m benchmarks.decode cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
+`python -m benchmarks.studies.decode cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.timing import answer, ms, table, transformers_version
+from benchmarks.studies.timing import answer, ms, table, transformers_version
 from byhand.configs.generation import GenerationConfig
 from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
 
@@ -31,11 +31,11 @@ def cpu(rounds: int, threads: int) -> dict[str, Any]:
     """Every figure of one process: seconds are medians over `rounds`, in which the columns take turns."""
     import torch
 
-    from benchmarks.worker import _describe
+    from benchmarks.about import describe
 
     torch.set_num_threads(threads)
     models = _models(SMALL)
-    return {"about": _describe() | {"transformers": transformers_version()},
+    return {"about": describe() | {"transformers": transformers_version()},
             "written": [_written(name, config, count, rounds) for name, (config, count) in WRITTEN.items()],
             "batches": [_batch(b, models, rounds) for b in BATCHES],
             "contexts": [_context(n, models["numpy"], rounds) for n in CONTEXTS],
@@ -230,7 +230,7 @@ def _beams(models: dict[str, Any], rounds: int, count: int = 32) -> dict[str, An
     """Seconds of a text written greedily and by 4 beams, each by the loop that `byhand generate` runs."""
     import torch
 
-    from benchmarks.timing import in_turn
+    from benchmarks.studies.timing import in_turn
     from numpy_impl.decode.beam_search import beam_search
     from numpy_impl.decode.generate import generate
     from torch_impl.decode.beam_search import beam_search as torch_beam_search
@@ -274,14 +274,14 @@ def show(figures: dict[str, Any], out: Console) -> None:
                  f"{seconds[f'{side}, 4 beams'] / seconds[f'{side}, greedy']:.2f}"] for side in ("numpy", "torch")]
         table(out, [f"{found['beams']['tokens']} tokens, ms", "greedy", "4 beams", "beams ÷ greedy"], rows)
     if "cuda" in figures:
-        from benchmarks.decode_cuda import show_cuda
+        from benchmarks.studies.decode_cuda import show_cuda
 
         show_cuda(figures["cuda"], out)
 
 
 def main() -> None:
     """Print the figures of this process."""
-    from benchmarks.decode_cuda import cuda
+    from benchmarks.studies.decode_cuda import cuda
 
     answer(cpu, cuda)
 

@@ -81,7 +81,7 @@ def _has_cuda() -> bool:
 
 
 def _on_gpu(model: str, whose: str) -> dict[str, Any]:  # pragma: no cuda
-    command = [sys.executable, "-m", "benchmarks.memory_cuda", model, whose]
+    command = [sys.executable, "-m", "benchmarks.studies.memory_cuda", model, whose]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     row = dict(model=model, whose=whose)
     if done.returncode:

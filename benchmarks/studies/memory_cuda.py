@@ -1,4 +1,4 @@
-"""One QLoRA update of random weights on a GPU, ours or peft's with bitsandbytes: `python -m benchmarks.memory_cuda MODEL byhand|peft`."""
+"""One QLoRA update on a GPU, ours or peft's with bitsandbytes: `python -m benchmarks.studies.memory_cuda MODEL byhand|peft`."""
 
 import json
 import sys

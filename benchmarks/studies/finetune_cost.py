@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.finetune import RANKS, WINDOWS, Bench
+from benchmarks.studies.finetune import RANKS, WINDOWS, Bench
 from byhand import corpus
 from byhand.commands.finetune_backends import NumpyTuned, numpy_base
 from byhand.finetune_config import FinetuneConfig

@@ -1,7 +1,7 @@
 """What 4-bit quantization costs: NumPy against bitsandbytes' CPU functions, quantizing and dequantizing, whole matrices and strips.
 
-`python -m benchmarks quantize` starts this file as a process for each number of threads: `python -m benchmarks.quantize ROUNDS THREADS`
-prints its figures as one line of JSON.
+`python -m benchmarks quantize` starts this file as a process for each number of threads:
+`python -m benchmarks.studies.quantize ROUNDS THREADS` prints its figures as one line of JSON.
 """
 
 import json
@@ -26,10 +26,10 @@ def cpu(rounds: int, threads: int) -> dict[str, Any]:
     import bitsandbytes
     import torch
 
-    from benchmarks.worker import _describe
+    from benchmarks.about import describe
 
     torch.set_num_threads(threads)
-    about = _describe() | {"bitsandbytes": bitsandbytes.__version__, "threads": threads}
+    about = describe() | {"bitsandbytes": bitsandbytes.__version__, "threads": threads}
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     rows = [row for kind in KINDS for row in _format(x, kind, rounds)]
     return {"about": about, "rows": [*rows, _filled(rounds)]}
@@ -93,7 +93,7 @@ def measure(rounds: int, threads: list[int]) -> dict[str, Any]:
 
 def _process(rounds: int, threads: int) -> dict[str, Any]:
     env = os.environ | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", "benchmarks.quantize", str(rounds), str(threads)]
+    command = [sys.executable, "-m", "benchmarks.studies.quantize", str(rounds), str(threads)]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])} ended with code {done.returncode}")

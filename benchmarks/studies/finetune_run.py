@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import finetune, finetune_cost
+from benchmarks.studies import finetune, finetune_cost
 from byhand.checks import demand, size
 from byhand.finetuning.base import open_base
 from byhand.tiers.run import pretrain
@@ -52,12 +52,12 @@ def _written(json_: Path) -> dict[str, Any]:
 
 
 def _machine(where: str) -> dict[str, Any]:
-    from benchmarks.worker import _describe
+    from benchmarks.about import describe
     from parity.report import device_name
 
     return {"cpu": device_name("cpu"), "cores": os.cpu_count(), "threads": int(os.environ.get("OMP_NUM_THREADS", 1)),
             "date": datetime.date.today().isoformat(), "load": round(os.getloadavg()[0], 1),
-            "processes": _describe(), "base": _about(Path(where))}
+            "processes": describe(), "base": _about(Path(where))}
 
 
 def _about(path: Path) -> str:

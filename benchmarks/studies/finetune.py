@@ -1,7 +1,7 @@
 """What fine-tuning gives: QLoRA against LoRA, LoRA against training every weight, bases in 4 bits, and the validation tiers.
 
-`python -m benchmarks finetune [PART…]`; a part returns figures that can be written as JSON, `benchmarks.finetune_report` shows them, and
-what it costs is measured by `benchmarks.finetune_cost`.
+`python -m benchmarks finetune [PART…]`; a part returns figures that can be written as JSON, `finetune_report` beside this
+file shows them, and `finetune_cost` measures what it costs.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.attention_cuda import _seconds
+from benchmarks.studies.attention_cuda import _seconds
 from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
 from torch_impl.decode.llama_step import llama_step
 from torch_impl.models.llama import Llama
@@ -146,7 +146,7 @@ def _model(name: str, config: LlamaConfig, rounds: int) -> list[dict[str, Any]]:
 
 def show_cuda(found: dict[str, Any], out: Console) -> None:
     """The table of a GPU."""
-    from benchmarks.timing import table
+    from benchmarks.studies.timing import table
 
     peak = found["bytes_per_second"]
     out.print(f"[bold]{found['device']}[/], torch {found['torch']}: a sum reads {peak / 1e9:.0f} GB/s", highlight=False)

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.attention_cuda import _figures, _seconds, matmul_peak
-from benchmarks.moe import Size, transformers_experts
+from benchmarks.studies.attention_cuda import _figures, _seconds, matmul_peak
+from benchmarks.studies.moe import Size, transformers_experts
 from torch_impl.moe.experts import experts
 from torch_impl.moe.permute import plan
 
@@ -92,7 +92,7 @@ def _size(name: str, size: Size, rounds: int, peak: float) -> list[dict[str, Any
 
 def show_cuda(found: dict[str, Any], out: Console) -> None:
     """The table of a GPU."""
-    from benchmarks.timing import table
+    from benchmarks.studies.timing import table
 
     out.print(f"[bold]{found['device']}[/], torch {found['torch']}, bfloat16: matrix products reach {found['matmul_tflops']:.0f} TFLOP/s",
               highlight=False)

@@ -40,7 +40,7 @@ def measure(module: str, rounds: int, threads: int) -> dict[str, Any]:
 
 def _process(module: str, what: str, rounds: int, threads: int, env: dict[str, str]) -> dict[str, Any]:
     env = env | {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", f"benchmarks.{module}", what, str(rounds), str(threads)]
+    command = [sys.executable, "-m", f"benchmarks.studies.{module}", what, str(rounds), str(threads)]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])} ended with code {done.returncode}")

@@ -1,7 +1,7 @@
 """What a mixture of experts costs: sparse against dense, PyTorch's loop and transformers' experts; 8 to 64 experts; on a GPU, every kernel.
 
 `python -m benchmarks moe` starts this file as processes of its own, one for each BLAS setting and one for the GPU:
-`python -m benchmarks.moe cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
+`python -m benchmarks.studies.moe cpu|cuda ROUNDS THREADS` prints its figures as one line of JSON.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.timing import answer, in_turn, ms, table, transformers_version
+from benchmarks.studies.timing import answer, in_turn, ms, table, transformers_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,10 @@ def cpu(rounds: int, threads: int) -> dict[str, Any]:
     """Every figure of one process: seconds are medians over `rounds`, in which the columns take turns."""
     import torch
 
-    from benchmarks.worker import _describe
+    from benchmarks.about import describe
 
     torch.set_num_threads(threads)
-    return {"about": _describe() | {"transformers": transformers_version()},
+    return {"about": describe() | {"transformers": transformers_version()},
             "dispatch": [_dispatch(name, size, rounds) for name, size in SIZES.items()],
             "growing": [_growing(size, rounds) for size in GROWING]}
 
@@ -195,14 +195,14 @@ def show(figures: dict[str, Any], out: Console) -> None:
         if not all(row["same"] for row in found["dispatch"]):
             out.print("The columns do not compute the same.", style="red")
     if "cuda" in figures:
-        from benchmarks.moe_cuda import show_cuda
+        from benchmarks.studies.moe_cuda import show_cuda
 
         show_cuda(figures["cuda"], out)
 
 
 def main() -> None:
     """Print the figures of this process."""
-    from benchmarks.moe_cuda import cuda
+    from benchmarks.studies.moe_cuda import cuda
 
     answer(cpu, cuda)
 

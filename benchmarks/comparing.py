@@ -1,0 +1,97 @@
+"""What got slower since an earlier run: beyond the spread of both, and beyond how much the machine itself changed."""
+
+import dataclasses
+import math
+import statistics
+from typing import Any
+
+_LEAST = 0.10                                          # below a tenth nothing is said: shared machines differ by that from run to run
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One row in one column, then and now.
+
+    ratio : time now over time then, the drift of the column taken out;  beyond : what the spreads explain
+    """
+
+    name: str
+    threads: int
+    column: str
+    before: float
+    now: float
+    ratio: float
+    beyond: float
+
+    @property
+    def slower(self) -> bool:
+        return self.ratio > 1 + self.beyond
+
+    @property
+    def faster(self) -> bool:
+        return 1 / self.ratio > 1 + self.beyond
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Rows of both runs, and those only one has.
+
+    drift : by column, the median ratio over all rows: how much faster or slower the machine is today
+    """
+
+    changes: list[Change]
+    drift: dict[str, float]
+    gone: list[str]
+    new: list[str]
+
+    @property
+    def slower(self) -> list[Change]:
+        return sorted((c for c in self.changes if c.slower), key=lambda c: -c.ratio)
+
+    @property
+    def faster(self) -> list[Change]:
+        return sorted((c for c in self.changes if c.faster), key=lambda c: c.ratio)
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
+    """Compare two runs, figures as `--json` writes them.
+
+    A row is slower in a column if its median grew by more than both spreads together (each from the median to the upper or lower quartile,
+    doubled) and by more than a tenth. Where ten rows or more are shared, the median change of the column is taken as the machine's own and
+    divided out: a busy or another machine slows all rows alike, a change of code only some.
+
+    Raises
+    ------
+    ValueError   if either is not of schema 2, or they were run at different sizes
+    """
+    for figures in (old, new):
+        if figures.get("schema") != 2:
+            raise ValueError(f"compare needs two runs of `python -m benchmarks --json` (schema 2); got schema {figures.get('schema')!r}")
+    if old["machine"]["size"] != new["machine"]["size"]:
+        raise ValueError(f"compare needs two runs of one size; got {old['machine']['size']} and {new['machine']['size']}")
+    before, now = _by_key(old), _by_key(new)
+    shared = [key for key in now if key in before]
+    ratios: dict[str, list[float]] = {}
+    for key in shared:
+        ratios.setdefault(key[2], []).append(now[key]["median"] / before[key]["median"])
+    drift = {column: statistics.median(values) if len(values) >= 10 else 1.0 for column, values in ratios.items()}
+    changes = []
+    for key in shared:
+        then, today = before[key], now[key]
+        spreads = sum(max(s["high"] - s["median"], s["median"] - s["low"]) / s["median"] for s in (then, today))
+        ratio = today["median"] / then["median"] / drift[key[2]]
+        changes.append(Change(*key, then["median"], today["median"], ratio, max(_LEAST, 2 * spreads)))
+    return Comparison(changes, drift, [_title(key) for key in before if key not in now], [_title(key) for key in now if key not in before])
+
+
+def _by_key(figures: dict[str, Any]) -> dict[tuple[str, int, str], dict[str, float]]:
+    return {
+        (row["name"], row["threads"], column): spread
+        for row in figures["rows"]
+        for column, spread in row["seconds"].items()
+        if spread["median"] > 0 and math.isfinite(spread["median"])
+    }
+
+
+def _title(key: tuple[str, int, str]) -> str:
+    return f"{key[0]} ({key[2]}, {key[1]} thread{'s' * (key[1] > 1)})"

@@ -1,0 +1,255 @@
+"""A run of the benchmark: which rows, in which columns, measured in turn, and what came of it as one dict (schema 2, see README)."""
+
+import dataclasses
+import datetime
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import components, roofline
+from benchmarks.processes import Worker, processes
+from benchmarks.workload import Peer, Row, Size, peers, peers_of, workload_rows
+from parity.registry import select
+from parity.report import device_name
+
+GROUPS = ("components", "workloads", "scaling")
+_AGREE = 1e-3                                          # of the largest number: what float32 leaves of a training step, and no more
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much time a row gets.
+
+    rounds : how often the processes take turns;  seconds : of one column's turn;  most : runs in one turn
+    """
+
+    rounds: int = 3
+    seconds: float = 0.08
+    most: int = 30
+
+
+def choose(size: Size, names: Sequence[str] = (), *, with_peers: bool = True) -> list[Row]:
+    """The rows that the names mean: groups, rooms, components, or the beginning of a workload's name; all if none are given.
+
+    Raises
+    ------
+    ValueError   for a name that means nothing
+    """
+    everything = [*components.rows(size), *workload_rows(size)]
+    if not names:
+        return everything
+    chosen: dict[str, Row] = {}
+    for name in names:
+        hits = [row for row in everything if name == row.group or _begins(row, name)]
+        if not hits:
+            try:
+                meant = {component.name for component in select([name])}
+            except ValueError as error:
+                families = ", ".join(dict.fromkeys(row.family for row in everything if row.group != "components"))
+                groups = ", ".join(GROUPS)
+                raise ValueError(f"benchmarks needs a group ({groups}), a component or a workload ({families}): {error}") from None
+            hits = [row for row in everything if row.name in meant]
+        chosen |= {row.name: row for row in hits}
+    return list(chosen.values())
+
+
+def _begins(row: Row, name: str) -> bool:
+    return row.group != "components" and row.name.lower().startswith(name.lower())
+
+
+def plan(rows: Sequence[Row], threads: Sequence[int] | None) -> dict[int, list[Row]]:
+    """The rows by number of threads: those a row names, or the given ones for all; never more than the machine has cores, unless given."""
+    cores = os.cpu_count() or 1
+    counts = sorted(set(threads) if threads else {count for row in rows for count in row.threads if count <= cores})
+    return {count: [row for row in rows if threads or count in row.threads] for count in counts}
+
+
+def measure(
+    rows: Sequence[Row],
+    size: Size,
+    *,
+    threads: Sequence[int] | None = None,
+    effort: Effort | None = None,
+    compiled: bool = True,
+    with_peers: bool = True,
+    quiet: bool = True,
+    progress: Callable[[Sequence[Row], str], Iterator[Row]] | None = None,
+    figures: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure the rows; `figures` is filled as the run goes on, so that what was measured is not lost when it is interrupted."""
+    effort = effort or Effort()
+    found = peers() if with_peers else []
+    by_threads = plan(rows, threads)
+    figures = {} if figures is None else figures
+    figures |= {"schema": 2, "machine": _machine(size, effort, list(by_threads)), "rows": []}
+    machine = figures["machine"]
+    asked_of = [p for p in found if any(p in peers_of(row, found) for row in rows)]
+    machine["absent"] |= {p.name: f"{p.needs} is not installed" for p in asked_of if p.version is None}
+    machine["peers"] = {p.name: f"{p.needs} {p.version}" for p in asked_of if p.version is not None}
+    if not compiled:
+        machine["absent"]["compiled"] = "not asked for"
+    elif not _compiles():
+        machine["absent"]["compiled"], compiled = "torch.compile needs a C++ compiler, and there is none", False
+    started = time.perf_counter()
+    for count, chosen in by_threads.items():
+        with processes(count, size, quiet=quiet) as workers:
+            bench = _Bench(workers, count, effort, compiled, [p for p in found if p.version is not None], machine)
+            label = f"{count} thread{'s' * (count > 1)}"
+            for row in progress(chosen, label) if progress else chosen:
+                figures["rows"].append(bench.row(row))
+                machine["seconds"] = time.perf_counter() - started
+    return figures
+
+
+def _machine(size: Size, effort: Effort, threads: list[int]) -> dict[str, Any]:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+    return {
+        "cpu": device_name("cpu").removeprefix("cpu (").removesuffix(")"), "cores": os.cpu_count(), "memory_bytes": pages,
+        "system": platform.platform(), "python": platform.python_version(), "date": datetime.date.today().isoformat(), "size": size,
+        "rounds": effort.rounds, "seconds": 0.0, "threads": threads, "gpu": None, "processes": {}, "roofline": {}, "absent": {},
+    }
+
+
+def _compiles() -> bool:
+    import shutil
+
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl") if name)
+
+
+class _Bench:
+    """The workers of one number of threads, and what they are asked of a row."""
+
+    def __init__(
+        self, workers: dict[str, Worker], threads: int, effort: Effort, compiled: bool, found: list[Peer], machine: dict[str, Any]
+    ):
+        self._workers, self._threads, self._effort, self._compiled, self._found = workers, threads, effort, compiled, found
+        about = machine["processes"].setdefault(str(threads), {})
+        about["default"] = workers["default"].ask("about")
+        self._cuda = "cuda" in about["default"]
+        if self._cuda:
+            machine["gpu"] = about["default"]["cuda"]
+        else:
+            machine["absent"]["cuda"] = "no CUDA device"
+        self._tuned = "tuned" in workers
+        if self._tuned:
+            about["tuned"] = workers["tuned"].ask("about")
+        else:
+            machine["absent"]["numpy tuned"] = "OpenBLAS has no other kernels to be told to use here"
+        # the same kernels by either way: measured for whole workloads, for components once
+        self._differ = self._tuned and about["tuned"].get("blas") != about["default"].get("blas")
+        if self._tuned and not self._differ:
+            blas = about["default"]["blas"]
+            machine["same"] = {"numpy tuned": f"OpenBLAS chooses the same kernels by itself ({blas}): components are timed once"}
+        self._rates = machine["roofline"][str(threads)] = roofline.merge(self._ask_rates())
+
+    def _ask_rates(self) -> dict[str, dict[str, float]]:
+        answers = self._workers["default"].ask("rates", columns=["numpy", "torch", "onednn"] + ["cuda"] * self._cuda)
+        answers["numpy default"] = answers.pop("numpy")
+        if self._tuned:
+            answers["numpy tuned"] = self._workers["tuned"].ask("rates", columns=["numpy"])["numpy"]
+        return answers
+
+    def row(self, row: Row) -> dict[str, Any]:
+        """Everything about one row."""
+        asked = self._columns(row)
+        told: dict[str, dict[str, Any]] = {}
+        line: dict[str, Any] = {
+            "name": row.name, "group": row.group, "family": row.family, "axis": row.axis, "at": row.at, "threads": self._threads,
+            "shapes": "", "seconds": {}, "errors": {}, "unable": {},
+        }
+        numbers: dict[str, Any] = {}
+        for label, columns in list(asked.items()):
+            try:
+                told[label], kept = self._prepare(label, row, columns)
+            except RuntimeError as error:
+                line["errors"][label] = str(error)
+                del asked[label]
+                continue
+            line["errors"] |= told[label]["errors"]
+            line["unable"] |= told[label]["unable"]
+            numbers |= {_column(label, key): value for key, value in kept.items()}
+        line["errors"] |= _disagreements(numbers)
+        times: dict[str, list[float]] = {}
+        for _ in range(self._effort.rounds):
+            for label in list(asked):
+                try:
+                    answer = self._workers[label].ask("time", seconds=self._effort.seconds, most=self._effort.most)
+                except RuntimeError as error:
+                    line["errors"][label] = str(error)
+                    del asked[label]
+                    continue
+                for column, seconds in answer.items():
+                    times.setdefault(_column(label, column), []).extend(seconds)
+        for label in asked:
+            self._workers[label].ask("release")
+        line["seconds"] = {column: _spread(seconds) for column, seconds in times.items() if column not in line["errors"]}
+        return line | self._cost(told, line["seconds"])
+
+    def _columns(self, row: Row) -> dict[str, list[str]]:
+        allowed = row.columns
+        asked = {
+            "default": ["numpy", "torch", "onednn"] + ["cuda"] * self._cuda,
+            "tuned": ["numpy"] if self._tuned and (self._differ or row.group != "components") else [],
+            "compiled": ["compiled"] + ["cuda compiled"] * self._cuda if row.compiled and self._compiled else [],
+            "peers": [p.name for p in peers_of(row, self._found)],
+        }
+        kept = {label: [c for c in columns if label == "peers" or allowed is None or c in allowed] for label, columns in asked.items()}
+        return {label: columns for label, columns in kept.items() if columns}
+
+    def _prepare(self, label: str, row: Row, columns: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "numbers.npz"
+            answer = self._workers[label].ask(
+                "prepare", name=row.name, columns=columns, numbers=str(path), counted=label == "default"
+            )
+            with np.load(path) as arrays:
+                return answer, {name: arrays[name] for name in arrays.files}
+
+    def _cost(self, told: dict[str, dict[str, Any]], seconds: dict[str, Any]) -> dict[str, Any]:
+        default = told.get("default", {})
+        counted = {key: default.get(key) for key in ("flops", "bytes", "elements", "operators")}
+        floor = roofline.floors({key: value for key, value in counted.items() if value is not None}, self._rates)
+        compiling = told.get("compiled", {}).get("prepare_seconds", {}).get("compiled")
+        return counted | {
+            "shapes": default.get("shapes", ""),
+            "units": default.get("units"),
+            "floor": floor,
+            "bound": roofline.bound(floor),
+            "share": {c: roofline.share(floor, s["median"]) for c, s in seconds.items() if "cuda" not in c and s["median"]},
+            "peak_bytes": {c: b for answer in told.values() for c, b in answer.get("peak_bytes", {}).items()},
+            "compile_seconds": compiling,
+        }
+
+
+def _column(label: str, name: str) -> str:
+    """The name of a worker's column in the figures: the BLAS setting belongs to NumPy's."""
+    return f"numpy {label}" + name.removeprefix("numpy") if name.split("/")[0] == "numpy" else name
+
+
+def _disagreements(numbers: dict[str, Any]) -> dict[str, str]:
+    """Columns whose numbers are not those of NumPy (or of the first column that gives them): they do not do the same work."""
+    wrong: dict[str, str] = {}
+    expected: dict[str, Any] = {}
+    for label, value in numbers.items():
+        column, _, key = label.partition("/")
+        if key not in expected:
+            expected[key] = value
+            continue
+        reference = expected[key]
+        if reference.shape != value.shape:
+            wrong[column] = f"computes something else: {key} has shape {value.shape} instead of {reference.shape}"
+        elif value.size and not np.abs(value.astype(np.float64) - reference).max() <= _AGREE * max(float(np.abs(reference).max()), 1e-30):
+            wrong[column] = f"computes something else: {key} differs by {np.abs(value.astype(np.float64) - reference).max():.3g}"
+    return wrong
+
+
+def _spread(times: list[float]) -> dict[str, Any]:
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    return {"median": median, "low": low, "high": high, "count": len(times)}
