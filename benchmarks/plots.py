@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.plots_bars import draw_memory, draw_speedup, draw_summary, draw_threads, rooms_drawn
 from benchmarks.plots_curves import draw_crossover, draw_scaling
 from benchmarks.plots_roofline import draw_roofline
-from benchmarks.reading import Figures
+from benchmarks.reading import Figures, settled
 from byhand.run_directory import write_whole
 
 PREFIX = "benchmark-"
@@ -40,6 +40,7 @@ def draw(figures: Figures, directory: Path) -> list[Path]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError("benchmarks needs matplotlib to draw: pip install 'byhand[plot]'") from error
+    figures = settled(figures)
     drawings: dict[str, Callable[[Any], bool]] = {
         "summary": lambda figure: draw_summary(figures, figure),
         "speedup": lambda figure: draw_speedup(figures, figure),

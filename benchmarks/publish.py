@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.plots import PREFIX, draw
-from benchmarks.reading import Figures
+from benchmarks.reading import Figures, settled
 from benchmarks.tables import BLOCKS, caption
 from byhand.run_directory import write_whole
 
@@ -31,6 +31,7 @@ def publish(figures: Figures, documents: Sequence[Path], images: Path = IMAGES) 
     ValueError   if a document cannot be read or has a name that is not known, a name twice, or one mark without the other;
                  if matplotlib is not installed
     """
+    figures = settled(figures)
     contents = {Path(document): _read(Path(document)) for document in documents}
     places = {document: _places(document, content) for document, content in contents.items()}
     drawn = draw(figures, images) if any(places.values()) else []

@@ -44,8 +44,19 @@ def best_numpy(row: Row) -> str | None:
     return next((column for column in ("numpy tuned", "numpy default") if median(row, column)), None)
 
 
+def settled(figures: Figures) -> Figures:
+    """The same without the tuned column where both settings load the same kernels: one number for one thing."""
+    if "numpy tuned" not in figures.get("machine", {}).get("same", {}):
+        return figures
+    kept = [{**row, "seconds": {column: timed for column, timed in (row.get("seconds") or {}).items() if column != "numpy tuned"}}
+            for row in rows(figures)]
+    return {**figures, "rows": kept}
+
+
 def tuned_column(figures: Figures) -> str | None:
-    """What counts as tuned: the column of that name, or the default where OpenBLAS chose kernels with AVX-512 by itself."""
+    """What counts as tuned: the column of that name, or the default where OpenBLAS chooses these kernels by itself."""
+    if "numpy tuned" in figures.get("machine", {}).get("same", {}):
+        return "numpy default"
     if any(median(row, "numpy tuned") for row in figures.get("rows", ())):
         return "numpy tuned"
     return "numpy default" if versions(figures).get("blas", "").lower().endswith(AVX512) else None

@@ -41,6 +41,8 @@ def _machine(figures: Figures, links: Links) -> str:
         header = ("threads", "matrix products", "copying", "additions in the cache", "exp in the cache", "a NumPy call")
         parts.append(table(header, lines, left=6))
     absent = machine.get("absent") or {}
+    for column, reason in (machine.get("same") or {}).items():
+        parts.append(f"{_name(column)}: {reason}.")
     if absent:
         parts.append("Not measured: " + "; ".join(f"{_name(column)} ({reason})" for column, reason in absent.items()) + ".")
     return "\n\n".join(parts)
@@ -117,8 +119,10 @@ def _peers(figures: Figures, links: Links) -> str:
             lines.append((label(row), peer, time(median(row, peer)), time(_numpy(row)), time(median(row, "torch")), times(ratio)))
     absent = [f"{column} ({reason})" for column, reason in (figures["machine"].get("absent") or {}).items()
               if column not in NAMES]
+    unable = [f"{label(row)}, {peer}: {why}" for row in rows(figures) for peer, why in (row.get("unable") or {}).items()]
     said = [table(("work", "library", "its time", "NumPy", "PyTorch eager", "NumPy is times faster"), lines, left=2)] if lines else []
-    return "\n\n".join([*said, *(["Absent: " + "; ".join(absent) + "."] if absent else [])]) or "No other library was measured."
+    return "\n\n".join([*said, *(["Absent: " + "; ".join(absent) + "."] if absent else []),
+                        *(["Not able to: " + "; ".join(unable) + "."] if unable else [])]) or "No other library was measured."
 
 
 def _memory(figures: Figures, links: Links) -> str:
