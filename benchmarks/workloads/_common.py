@@ -62,32 +62,35 @@ def differentiated(
 
     forward : of the column's side: arrays -> (y, backward), or tensors -> y;  arrays : what is differentiated, all of it
     """
-    rates: dict[str, Any] = dict(flops=flops, unit=unit, units=units)
     if column.side == "numpy":
-        dy = _cotangent(np.shape(forward(*arrays)[0]))
+        y = forward(*arrays)[0]
+        dy = _cotangent(y.shape)
+        told: dict[str, Any] = dict(flops=flops, bytes=2 * sum(map(nbytes, [y, *arrays])), unit=unit, units=units)
 
         def run() -> Any:
             y, backward = forward(*arrays)
             return y, *_several(backward(dy))
 
-        return Work(run, numbers=lambda: _labelled(run()), **rates)
+        return Work(run, numbers=lambda: _labelled(run()), **told)
     import torch
 
     leaves = [leaf.requires_grad_(True) for leaf in given(column, list(arrays))]
     with torch.no_grad():
-        cotangent = given(column, _cotangent(tuple(forward(*leaves).shape)))
+        y = forward(*leaves)
+        cotangent = given(column, _cotangent(tuple(y.shape)))
+        told = dict(flops=flops, bytes=2 * sum(map(nbytes, [y, *leaves])), unit=unit, units=units)
     called = column.compile(forward)
 
     def run_torch() -> Any:
         y = called(*leaves)
         return y, *torch.autograd.grad(y, leaves, cotangent)
 
-    return Work(run_torch, _transferred(column, run_torch, leaves), lambda: _labelled(run_torch()), **rates)
+    return Work(run_torch, _transferred(column, run_torch, leaves), lambda: _labelled(run_torch()), **told)
 
 
 def computed(
     column: Column, function: Callable[..., Any], arrays: Sequence[NDArray], *, numbers: Callable[[Any], Mapping[str, Any]] | None = None,
-    flops: float | None = None, nbytes: float | None = None, dtype: str = "float32",
+    flops: float | None = None, dtype: str = "float32",
 ) -> Work:
     """A forward without a backward; `numbers` makes of its result what is compared, by default the result itself."""
     here = given(column, list(arrays), dtype)
@@ -97,7 +100,8 @@ def computed(
         with _no_graph(column):
             return function(*here)
 
-    return Work(run, _transferred(column, run, here), lambda: shown(**said(run())), flops=flops, bytes=nbytes)
+    moved = sum(map(nbytes, [*here, *_several(run())]))
+    return Work(run, _transferred(column, run, here), lambda: shown(**said(run())), flops=flops, bytes=moved)
 
 
 def _no_graph(column: Column) -> Any:
@@ -225,10 +229,11 @@ def _first_steps(run: Callable[[], Any]) -> dict[str, NDArray]:
 def _traffic(state: Mapping[str, Any], trained: Mapping[str, Any]) -> float:
     """Bytes: every weight read forward and backward; of what is trained, gradients written and read, weights and both moments read and
     written."""
-    return 2 * sum(map(_nbytes, state.values())) + 8 * sum(map(_nbytes, trained.values()))
+    return 2 * sum(map(nbytes, state.values())) + 8 * sum(map(nbytes, trained.values()))
 
 
-def _nbytes(array: Any) -> int:
+def nbytes(array: Any) -> int:
+    """Of an array or a tensor."""
     return int(array.nbytes) if isinstance(array, np.ndarray) else array.numel() * array.element_size()
 
 

@@ -20,9 +20,7 @@ def by_length(column: Column, *, length: int) -> Work:
 
 @workload("causal attention", {"small": {"4 × 4 heads of 64, T 128": dict(length=128, batch=4)},
                                "medium": {"4 × 4 heads of 64, T 512": dict(length=512, batch=4)},
-                               "large": {"8 × 4 heads of 64, T 1024": dict(length=1024, batch=8)}}, threads=(1,), compiled=True)
-@workload("causal attention", {"medium": {"4 × 4 heads of 64, T 512": dict(length=512, batch=4)},
-                               "large": {"8 × 4 heads of 64, T 1024": dict(length=1024, batch=8)}}, threads=(2,))
+                               "large": {"8 × 4 heads of 64, T 1024": dict(length=1024, batch=8)}}, compiled=True)
 def attention(column: Column, *, length: int, batch: int, heads: int = HEADS, width: int = WIDTH) -> Work:
     """Forward and backward."""
     query, key, value = normals(*[(batch, heads, length, width)] * 3)

@@ -25,7 +25,6 @@ POINTS: dict[Any, Any] = {"small": {"3M, rank 8": TINY}, "medium": {"13M, rank 1
 
 
 @workload("LoRA step", POINTS, compiled=True)
-@workload("LoRA step", POINTS, threads=(2,))
 def lora_step(column: Column, *, model: str, rank: int, length: int, batch: int, quantized: bool = False, dtype: str = "float32") -> Work:
     """One update of the adapters."""
     config = MODELS[model]

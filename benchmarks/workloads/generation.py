@@ -30,8 +30,7 @@ PROMPT = 16
 
 
 @workload("prefill", {"small": {"128 × 2, 64 tokens": SMALL | dict(prompt=64)}, "medium": MIDDLE_PROMPT, "large": MIDDLE_PROMPT},
-          compiled=True)
-@workload("prefill", {"medium": MIDDLE_PROMPT, "large": MIDDLE_PROMPT}, threads=(2,))
+          threads=(1, 2), compiled=True)
 @workload("prefill", {"medium": SMOL_PROMPT, "large": SMOL_PROMPT}, threads=(1, 2))
 def prefill(column: Column, *, model: str, prompt: int, batch: int = 1) -> Work:
     """A prompt read into an empty cache, to the logits behind it."""

@@ -20,7 +20,6 @@ def cross_entropy(column: Column, *, rows: int, vocabulary: int = 32000) -> Work
 
 @workload("linear + cross-entropy", {"small": {"256 × 288 × 32k": dict(rows=256)}, "medium": {"1024 × 288 × 32k": dict(rows=1024)},
                                      "large": {"8192 × 768 × 32k": dict(rows=8192, width=768)}}, compiled=True)
-@workload("linear + cross-entropy", {"medium": {"1024 × 288 × 32k": dict(rows=1024)}}, threads=(2,))
 def linear_cross_entropy(column: Column, *, rows: int, width: int = 288, vocabulary: int = 32000) -> Work:
     """Three products, of which NumPy's stand in chunks of rows."""
     targets = given(column, tokens(vocabulary, rows))

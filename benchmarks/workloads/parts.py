@@ -81,7 +81,7 @@ def dropout(column: Column, *, rows: int, width: int = 768) -> Work:
 def quantize(column: Column, *, side: int) -> Work:
     """Blocks of 64 weights, two codes to a byte."""
     quantized = implementation(column.side, "quantize.four_bit.quantize_4bit")
-    return computed(column, lambda x: quantized(x, kind="nf4", block=64), normals((side, side)), nbytes=side**2 * (4 + 1 / 2 + 4 / 64),
+    return computed(column, lambda x: quantized(x, kind="nf4", block=64), normals((side, side)),
                     numbers=lambda found: found._asdict())
 
 
@@ -92,5 +92,4 @@ def dequantize(column: Column, *, side: int) -> Work:
 
     made = quantize_4bit(normals((side, side))[0], kind="nf4", block=64)
     back = implementation(column.side, "quantize.four_bit.dequantize_4bit")
-    return computed(column, lambda codes, absmax: back(codes, absmax=absmax, shape=(side, side), kind="nf4", block=64), list(made),
-                    nbytes=side**2 * (4 + 1 / 2 + 4 / 64))
+    return computed(column, lambda codes, absmax: back(codes, absmax=absmax, shape=(side, side), kind="nf4", block=64), list(made))

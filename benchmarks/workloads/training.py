@@ -14,8 +14,8 @@ GPT2 = dict(d_model=768, n_layers=12, n_heads=12, length=512, batch=2, vocabular
 SMALLER, LARGER, WHOLE = {"d256 L4 H4 T128 B8 V4096": D256}, {"d384 L6 H6 T256 B4 V4096": D384}, {"GPT-2 124M T512 B2": GPT2}
 
 
-@workload("GPT training step", {"small": {"d128 L2 H2 T64 B4 V1024": TINY}, "medium": SMALLER, "large": SMALLER}, compiled=True)
-@workload("GPT training step", {"medium": SMALLER, "large": SMALLER}, threads=(2,))
+@workload("GPT training step", {"small": {"d128 L2 H2 T64 B4 V1024": TINY}, "medium": SMALLER, "large": SMALLER}, threads=(1, 2),
+          compiled=True)
 @workload("GPT training step", {"medium": LARGER, "large": LARGER | WHOLE}, threads=(1, 2))
 def gpt_step(
     column: Column, *, d_model: int, n_layers: int, n_heads: int, length: int, batch: int, vocabulary: int = 4096, fused: bool = True,
