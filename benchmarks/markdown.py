@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 
-def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Markdown; the first `left` columns are words, the others numbers."""
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown, with numbers to the right."""
     if not lines:
         return "Nothing was measured."
-    rule = "|" + "---|" * left + "---:|" * (len(header) - left)
+    numbers = [all(cell[:1] in "–≥0123456789" for cell in column[1:]) for column in zip(header, *lines, strict=True)]
+    rule = "|---|" + "".join("---:|" if number else "---|" for number in numbers[1:])
     return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)])
 
 
@@ -17,7 +18,7 @@ def time(seconds: float | None) -> str:
     if not seconds:
         return "–"
     unit, name = next(((unit, name) for unit, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if seconds >= unit), (1e-9, "ns"))
-    return f"{three(seconds / unit)} {name}"
+    return f"{three(seconds / unit)}\N{NO-BREAK SPACE}{name}"
 
 
 def three(value: float) -> str:

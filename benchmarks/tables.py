@@ -39,7 +39,7 @@ def _machine(figures: Figures, links: Links) -> str:
         lines.append((threads, gemm, copy, *simple, time(rates.get("call"))))
     if lines:
         header = ("threads", "matrix products", "copying", "additions in the cache", "exp in the cache", "a NumPy call")
-        parts.append(table(header, lines, left=6))
+        parts.append(table(header, lines))
     absent = machine.get("absent") or {}
     for column, reason in (machine.get("same") or {}).items():
         parts.append(f"{_name(column)}: {reason}.")
@@ -53,7 +53,7 @@ def _goals(figures: Figures, links: Links) -> str:
     found = outcomes(figures)
     lines = [(one.goal, one.wanted, one.row, one.measured, answers[one.met]) for one in found]
     met, measured = sum(one.met is True for one in found), sum(one.met is not None for one in found)
-    said = [table(("goal", "wanted", "row", "measured", "met?"), lines, left=3), f"{met} of the {measured} that were measured are met."]
+    said = [table(("goal", "wanted", "row", "measured", "met?"), lines), f"{met} of the {measured} that were measured are met."]
     if tuned_column(figures) == "numpy default":
         said.append("OpenBLAS chose its kernels for AVX-512 by itself here: the default is the tuned BLAS, and has its goals.")
     return "\n\n".join(said)
@@ -73,7 +73,7 @@ def _workloads(figures: Figures, links: Links) -> str:
     lines = []
     for row in found:
         best, fast = best_numpy(row), fastest_torch(row)
-        fastest = f"{time(median(row, fast))} ({_name(fast)})" if fast else "–"
+        fastest = _fastest(row, fast)
         lines.append((label(row), time(_numpy(row)), time(median(row, "torch")), _ratio(row), fastest, _ratio(row, fast),
                       percent((row.get("share") or {}).get(best or "")), row.get("bound") or "", _rate(row)))
     return "\n\n".join([table(header, lines), *_failed(rows(figures, "workloads")),
@@ -107,7 +107,7 @@ def _scaling(figures: Figures, links: Links) -> str:
         ratios = [ratio for row in (found[0], found[-1]) if (ratio := _ratio(row)) != "–"]
         lines.append((work(found[0]), found[0]["axis"], _sizes(found), *ends, " → ".join(ratios)))
     header = ("work", "what grows", "sizes", "NumPy's time grows as", "PyTorch's", "times faster, first → last")
-    return "\n\n".join([table(header, lines, left=3), *picture(links, "scaling", "Time against size"),
+    return "\n\n".join([table(header, lines), *picture(links, "scaling", "Time against size"),
                         *picture(links, "threads", "What more threads give")])
 
 
@@ -120,7 +120,7 @@ def _peers(figures: Figures, links: Links) -> str:
     absent = [f"{column} ({reason})" for column, reason in (figures["machine"].get("absent") or {}).items()
               if column not in NAMES]
     unable = [f"{label(row)}, {peer}: {why}" for row in rows(figures) for peer, why in (row.get("unable") or {}).items()]
-    said = [table(("work", "library", "its time", "NumPy", "PyTorch eager", "NumPy is times faster"), lines, left=2)] if lines else []
+    said = [table(("work", "library", "its time", "NumPy", "PyTorch eager", "NumPy is times faster"), lines)] if lines else []
     return "\n\n".join([*said, *(["Absent: " + "; ".join(absent) + "."] if absent else []),
                         *(["Not able to: " + "; ".join(unable) + "."] if unable else [])]) or "No other library was measured."
 
@@ -148,7 +148,7 @@ def _crossover(figures: Figures, links: Links) -> str:
                 size = crossing(ours, points[column])
                 lines.append((work(found[0]), found[0]["axis"], _sizes(found), _name(column), _from(size, ours[0][0])))
     said = [] if figures["machine"].get("gpu") else ["CPU only: no GPU was measured."]
-    return "\n\n".join([*said, table(("work", "what grows", "sizes", "against NumPy", "is faster"), lines, left=5),
+    return "\n\n".join([*said, table(("work", "what grows", "sizes", "against NumPy", "is faster"), lines),
                         *picture(links, "crossover", "From which size another wins")])
 
 
@@ -182,6 +182,12 @@ def _ratio(row: Row, over: str | None = "torch") -> str:
 def _rate(row: Row) -> str:
     units, seconds = row.get("units"), _numpy(row)
     return f"{three(units['count'] / seconds)} {units['unit']}/s" if units and seconds and units.get("count") else ""
+
+
+def _fastest(row: Row, column: str | None) -> str:
+    if column is None or column == "torch":
+        return "eager" if column else "–"
+    return f"{time(median(row, column))} ({_name(column).removeprefix('PyTorch').strip(', ')})"
 
 
 def _from(size: float | None, smallest: float) -> str:
