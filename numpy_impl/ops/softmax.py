@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from byhand.checks import at_least_rank, axis_of, booleans, broadcastable, floats, positive
 from numpy_impl.ops._blocks import blocks
 
+_HARMLESS = 20.0    # exponentials up to exp(20), in sums of any length, do not overflow
 
 def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperature: float = 1.0) -> tuple[NDArray, Callable]:
     """yᵢ = exp(zᵢ) / Σⱼ exp(zⱼ)  along an axis,  with  z = x / temperature  where the mask keeps and −∞ where it drops.
@@ -42,17 +43,24 @@ def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperat
     shape, x3, keep = x.shape, _around(x, axis), _mask_around(mask, x.shape, axis)    # (before, D, after)
     y = np.empty_like(x3)
     for part, some, kept in _parts(x3, keep):
-        e = np.exp(_shifted(some, kept, temperature))
-        e /= e.sum(1, keepdims=True)
-        y[part] = e if kept is None else np.where(kept, e, 0)
+        z, top = _logits(some, kept, temperature)
+        harmless = (0 <= top) & (top <= _HARMLESS)
+        if not harmless.all():
+            z = z - np.where(harmless, 0, top)                   # y does not see a shift, and no exponential exceeds 1
+        e = np.exp(z, out=y[part])
+        e /= _total(e)
+        if kept is not None:
+            np.copyto(e, 0, where=~kept)
 
     def backward(dy):
-        # ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ), so dzⱼ = Σᵢ dyᵢ ∂yᵢ/∂zⱼ = yⱼ dyⱼ − yⱼ Σᵢ yᵢ dyᵢ. Where the mask drops, y = 0 makes it 0.
+        # ∂yᵢ/∂zⱼ = yᵢ (δᵢⱼ − yⱼ), so dzⱼ = Σᵢ dyᵢ ∂yᵢ/∂zⱼ = yⱼ (dyⱼ − Σᵢ yᵢ dyᵢ). Where the mask drops, y = 0 makes it 0.
         dx = np.empty_like(y)
         for part, some, _ in _parts(_around(dy, axis)):
             np.multiply(y[part], some, out=dx[part])
-            dx[part] -= y[part] * dx[part].sum(1, keepdims=True)
-            dx[part] /= temperature
+            np.subtract(some, _total(dx[part]), out=dx[part])
+            dx[part] *= y[part]
+            if temperature != 1:
+                dx[part] /= temperature
         return dx.reshape(shape)
 
     return y.reshape(shape), backward
@@ -90,9 +98,11 @@ def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temp
     shape, x3, keep = x.shape, _around(x, axis), _mask_around(mask, x.shape, axis)    # (before, D, after)
     y = np.empty_like(x3)
     for part, some, kept in _parts(x3, keep):
-        z = _shifted(some, kept, temperature)
-        z -= np.log(np.exp(z).sum(1, keepdims=True))
-        y[part] = z if kept is None else np.where(kept, z, -np.inf)
+        z, top = _logits(some, kept, temperature)
+        z = np.subtract(z, top, out=y[part])                     # y does not see a shift, and no exponential exceeds 1
+        z -= np.log(_total(np.exp(z)))
+        if kept is not None:
+            np.copyto(z, -np.inf, where=~kept)
 
     def backward(dy):
         # ∂yᵢ/∂zⱼ = δᵢⱼ − softmaxⱼ, so dzⱼ = dyⱼ − softmaxⱼ Σᵢ dyᵢ, and exp(y) is the softmax.
@@ -100,9 +110,10 @@ def log_softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temp
         for part, some, kept in _parts(_around(dy, axis), keep):
             some = some if kept is None else np.where(kept, some, 0)
             np.exp(y[part], out=dx[part])
-            dx[part] *= -some.sum(1, keepdims=True)
-            dx[part] += some
-            dx[part] /= temperature
+            dx[part] *= _total(some)
+            np.subtract(some, dx[part], out=dx[part])
+            if temperature != 1:
+                dx[part] /= temperature
         return dx.reshape(shape)
 
     return y.reshape(shape), backward
@@ -142,7 +153,7 @@ def logsumexp(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, keepdi
     for part, some, kept in _parts(x3, keep):
         z = some if kept is None else np.where(kept, some, -np.inf)
         top = np.clip(z.max(1, keepdims=True, initial=-np.inf), -largest, largest)   # finite: ∞ − ∞ would be NaN
-        y[part] = top + np.log(np.exp(z - top).sum(1, keepdims=True))
+        y[part] = top + np.log(_total(np.exp(z - top)))
 
     def backward(dy):
         # ∂y/∂xⱼ = exp(xⱼ) / Σ exp = exp(xⱼ − y): the softmax.
@@ -169,16 +180,20 @@ def _checked(name: str, x: NDArray, axis: int, mask: NDArray | None) -> int:
     return axis
 
 
-def _shifted(x: NDArray, kept: NDArray | None, temperature: float) -> NDArray:
-    """z less its maximum along the axis: softmax does not see it, and no exponential exceeds 1.
+def _logits(x: NDArray, kept: NDArray | None, temperature: float) -> tuple[NDArray, NDArray]:
+    """(z, its maximum along the axis); z may be x itself.
 
     Where there is nothing but −∞ the maximum is taken to be finite: −∞ − −∞ would be NaN.
     """
-    z = x / temperature
+    z = x if temperature == 1 else x / temperature
     if kept is not None:
         z = np.where(kept, z, -np.inf)
-    z -= z.max(1, keepdims=True, initial=-np.finfo(x.dtype).max)
-    return z
+    return z, z.max(1, keepdims=True, initial=-np.finfo(x.dtype).max)
+
+
+def _total(x: NDArray) -> NDArray:
+    """The sum along the axis, which stays with size 1: as a product it takes half the time of x.sum(1)."""
+    return np.ones((1, x.shape[1]), x.dtype) @ x
 
 
 def _parts(x3: NDArray, keep: NDArray | None = None) -> Iterator[tuple[slice, NDArray, NDArray | None]]:
