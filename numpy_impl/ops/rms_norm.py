@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, demand, floats, not_negative, same_shape
 from numpy_impl.ops._blocks import blocks
+from numpy_impl.ops._outer import column, row
 
 
 def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, unit_offset: bool = False) -> tuple[NDArray, Callable]:
@@ -46,30 +47,36 @@ def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, un
 
     shape, d = x.shape, x.shape[-1]
     n = math.prod(shape[:-1])
-    x = x.reshape(n, d)                                                          # (N, D)
+    x = x.reshape(n, d)                                                # (N, D)
+    ones = np.ones(d, x.dtype)
     if weight is None:
-        scale = np.ones(d, x.dtype)
+        scale = row(ones)
     else:
-        scale = weight + 1 if unit_offset else weight
-    y, rstd = np.empty_like(x), np.empty((n, 1), x.dtype)
+        scale = row(weight + 1 if unit_offset else weight)
+    y, rstd = np.empty(x.shape, x.dtype), np.empty(n, x.dtype)
     for rows in blocks(n, d):
-        rstd[rows] = 1 / np.sqrt(np.vecdot(x[rows], x[rows])[:, None] / d + eps)  # 1 / √(mean(x²) + ε)
-        np.multiply(x[rows] * rstd[rows], scale, out=y[rows])
+        rstd[rows] = 1 / np.sqrt(np.vecdot(x[rows], x[rows]) / d + eps)   # 1 / √(mean(x²) + ε)
+        out = np.matmul(column(rstd[rows]), scale, out=y[rows])        # weight / √(mean(x²) + ε)
+        out *= x[rows]
 
     def backward(dy):
         # √(mean(x²) + ε) depends on every entry of the row, so the component of dx̂ = dy · scale along x̂ comes off:
         #     dx = (dx̂ − x̂ · mean(dx̂ · x̂)) / √(mean(x²) + ε)
         # That mean is a matrix-vector product: mean(dx̂ · x̂) = (dy · x̂) @ (scale / D).
+        # x̂ itself is never made: it is x times a number per row.
         dy = dy.reshape(n, d)
-        dx, dscale = np.empty_like(x), np.zeros_like(scale)
+        share, flat = scale[0] / d, row(ones)                          # column(a) @ flat is a spread over rows: a in all D columns
+        dx, dscale = np.empty(x.shape, x.dtype), np.zeros(d, x.dtype)
         for rows in blocks(n, d):
-            xhat = x[rows] * rstd[rows]                                          # made again: cheaper than keeping it
-            product = dy[rows] * xhat
-            dscale += product.sum(0)
-            xhat *= (product @ (scale / d))[:, None]                             # the component along x̂
-            dxhat = np.multiply(dy[rows], scale, out=product)
-            dxhat -= xhat
-            np.multiply(dxhat, rstd[rows], out=dx[rows])
+            g, r = dy[rows], rstd[rows]
+            product = g * x[rows]                                      # dy · x̂, but for a factor r
+            dscale += r @ product
+            along = r * (product @ share)                              # mean(dx̂ · x̂)
+            out = np.matmul(column(r), scale, out=dx[rows])
+            out *= g                                                   # dx̂ / √(mean(x²) + ε)
+            np.matmul(column(r * (r * along)), flat, out=product)
+            product *= x[rows]                                         # r · x̂ · mean(dx̂ · x̂)
+            out -= product
         return dx.reshape(shape), None if weight is None else dscale
 
     return y.reshape(shape), backward
