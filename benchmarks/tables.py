@@ -29,12 +29,12 @@ def caption(figures: Figures) -> str:
 def _machine(figures: Figures, links: Links) -> str:
     machine = figures["machine"]
     gpu = f"GPU: {machine['gpu']}." if machine.get("gpu") else "No GPU was measured."
-    parts = [caption(figures), f"{machine['system']}, {machine['memory_bytes'] / 2**30:.0f} GiB of memory. {gpu} Size {machine['size']}, "
-             f"{machine['rounds']} rounds, {machine['seconds'] / 60:.0f} minutes."]
+    memory = f", {machine['memory_bytes'] / 2**30:.0f} GiB of memory" if machine.get("memory_bytes") else ""
+    parts = [caption(figures), f"{machine['system'].partition('-')[0]}{memory}. {gpu} Size {machine['size']}, {machine['rounds']} rounds, "
+             f"{machine['seconds'] / 60:.1f} minutes."]
     lines = []
     for threads, rates in (machine.get("roofline") or {}).items():
-        gemm = ", ".join(f"{_name(column)} {amount(rate)}FLOP/s" for column, rate in rates.get("gemm", {}).items())
-        copy = ", ".join(f"{_name(column)} {amount(rate)}B/s" for column, rate in rates.get("copy", {}).items())
+        gemm, copy = (_rates(rates.get(kind) or {}, unit, machine) for kind, unit in (("gemm", "FLOP/s"), ("copy", "B/s")))
         simple = [f"{amount(rates[key])}/s" if rates.get(key) else "" for key in ("add", "exp")]
         lines.append((threads, gemm, copy, *simple, time(rates.get("call"))))
     if lines:
@@ -160,7 +160,7 @@ def _bounds(figures: Figures, links: Links) -> str:
                   for column in (None, "torch")]
         slowest = sorted(found, key=lambda row: -(_numpy(row) or 0))[:5]
         middle = [percent(statistics.median(own)) if own else "–" for own in shares]
-        lines.append((bound, str(len(found)), *middle, ", ".join(label(row) for row in slowest)))
+        lines.append((bound, str(len(found)), *middle, "; ".join(label(row) for row in slowest)))
     header = ("bound by", "rows", "NumPy's share of the roofline, median", "PyTorch's", "the slowest")
     return "\n\n".join([table(header, lines), *picture(links, "roofline", "Roofline: what is achieved and what the machine could do")])
 
@@ -182,6 +182,11 @@ def _ratio(row: Row, over: str | None = "torch") -> str:
 def _rate(row: Row) -> str:
     units, seconds = row.get("units"), _numpy(row)
     return f"{three(units['count'] / seconds)} {units['unit']}/s" if units and seconds and units.get("count") else ""
+
+
+def _rates(measured: Mapping[str, float], unit: str, machine: Mapping[str, Any]) -> str:
+    shown = [column for column in NAMES if column in measured and column not in (machine.get("same") or {})]
+    return "; ".join(f"{_name(column)} {amount(measured[column])}{unit}" for column in shown)
 
 
 def _fastest(row: Row, column: str | None) -> str:
@@ -211,8 +216,12 @@ def _growth(own: Sequence[Row], column: str) -> str:
 
 
 def _failed(found: Sequence[Row]) -> list[str]:
-    errors = [f"{label(row)}, {_name(column)}: {text}" for row in found for column, text in (row.get("errors") or {}).items()]
-    return ["Could not be timed: " + "; ".join(errors) + "."] if errors else []
+    """A sentence for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in found:
+        for column, text in (row.get("errors") or {}).items():
+            reasons.setdefault(text, []).append(f"{label(row)} in {_name(column)}")
+    return [f"Not timed, because of “{reason}”: {'; '.join(those)}." for reason, those in reasons.items()]
 
 
 def _cpu(machine: Mapping[str, Any]) -> str:
