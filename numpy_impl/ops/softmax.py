@@ -35,7 +35,7 @@ def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperat
     >>> y, backward = softmax(np.array([0.0, np.log(3.0), 5.0]), mask=np.array([True, True, False]))
     >>> y.round(4)
     array([0.25, 0.75, 0.  ])
-    >>> backward(np.array([1.0, 0.0, 0.0])).round(4)
+    >>> backward(np.array([1.0, 0.0, 2.0])).round(4)
     array([ 0.1875, -0.1875,  0.    ])
     """
     axis = _checked("softmax", x, axis, mask)

@@ -11,14 +11,14 @@ _REFUSED: list[dict] = [dict(x=array()),
                         dict(x=array(2, 3), mask=array(2, 3))]
 _COLD: list[dict] = [dict(x=array(2, 3), temperature=t) for t in (0.0, -1.0, float("inf"))]
 _ALIKE = {f"size * after -> {part}": "how much is worked on at a time shows in no result" for part in ("size", "after")}
-_SHIFTED = {mutant: "y does not see by how much logits are shifted, nor whether those that need no shift are" for mutant in (
+_SHIFTED = dict.fromkeys((
     "_HARMLESS = 20.0 -> _HARMLESS = 20.02",
     "_HARMLESS = 20.0 -> _HARMLESS = 20.00002",
     "0 <= top -> 0 < top",
     "0 <= top -> 1 <= top",
     "top <= _HARMLESS -> top < _HARMLESS",
     "np.where(harmless, 0, top) -> np.where(harmless, 1, top)",
-)}
+), "y does not see by how much logits are shifted, nor whether those that need no shift are")
 
 
 def _drawn(draw):
