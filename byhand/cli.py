@@ -10,7 +10,7 @@ from typing import Any
 
 import cyclopts
 
-from byhand import blas, cli_adapters, cli_draw, cli_models
+from byhand import blas, cli_adapters, cli_draw, cli_models, cli_profile
 from byhand.checks import NonFiniteError
 from byhand.cli_common import FAILED, INTERRUPTED, OK, WRONG_USAGE, log, threads, with_options
 from byhand.run_config import resolve
@@ -53,6 +53,7 @@ for _name, _command in (cli_adapters.COMMANDS | cli_models.COMMANDS).items():
 experiments = cyclopts.App(name="experiment", help="Train variants side by side and tell which one is better by how much.")
 app.command(experiments)
 app.command(cli_draw.drawings)
+app.command(cli_profile.profiles)
 
 
 @functools.cache
