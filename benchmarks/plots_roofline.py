@@ -1,5 +1,6 @@
 """The roofline: what each row achieves beside what the machine could do at its arithmetic intensity."""
 
+import itertools
 from typing import Any
 
 from benchmarks.goals import measuring
@@ -89,13 +90,13 @@ def _names(axis: Any, figures: Figures, points: list[Any]) -> None:
     for row, _, x, y in ranked:
         if row["name"] not in goals and row["group"] != "workloads" and len(taken) > 32:
             continue
-        for dx, dy, across, up in _BESIDE:
+        for allowed, (dx, dy, across, up) in itertools.product((0, 1), _BESIDE):       # marks under it: none, or else one
             text = axis.annotate(label(row, short=True), (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=up,
                                  fontsize=6.5, color=INK, zorder=4, bbox=dict(fc="white", ec="none", alpha=0.7, pad=0.3))
             box = text.get_window_extent(renderer).padded(1.5)
             crowd = sum(bool(box.contains(*mark)) for mark in small)
             inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
-            if inside and crowd <= 1 and not any(box.overlaps(other) for other in taken) and not any(box.contains(*mark) for mark in large):
+            if inside and crowd <= allowed and not any(box.overlaps(other) for other in taken) and not any(box.contains(*mark) for mark in large):
                 taken.append(box)
                 break
             text.remove()
