@@ -68,18 +68,15 @@ def softmax_cross_entropy(
 def _losses(logits, targets, scale, overwrite=False):
     """−log p_t for each row (N,), and their gradient (N, V) with row n times scale_n; it may take the place of the logits."""
     n, v = logits.shape
-    losses = np.empty(n, logits.dtype)
+    each, ones = np.arange(n), np.ones(v, logits.dtype)
+    at_target, top, total = logits[each, targets], np.empty(n, logits.dtype), np.empty(n, logits.dtype)
     dlogits = logits if overwrite else np.empty_like(logits)
-    ones = np.ones(v, logits.dtype)                                    # x @ ones sums each row, faster than x.sum(1)
     for rows in blocks(n, v):
-        t, x = targets[rows], dlogits[rows]                            # x: first the logits less their largest, at last their gradient
-        each = np.arange(len(t))
-        np.subtract(logits[rows], logits[rows].max(1, keepdims=True), out=x)
-        at_target = x[each, t]
-        np.exp(x, out=x)
-        total = x @ ones
-        losses[rows] = np.log(total) - at_target                       # −log p_t = log Σ exp(x) − x_t
-        # ∂(−log p_t)/∂x_j = exp(x_j) / Σ exp(x) − [j = t]
-        x *= (scale[rows] / total)[:, None]
-        x[each, t] -= scale[rows]
-    return losses, dlogits
+        logits[rows].max(1, out=top[rows])                             # taken off, so that exp cannot overflow
+        # dlogits is not in the cache yet: the slow exp goes on while its memory is fetched, a subtraction would wait.
+        exp = np.exp(logits[rows] - top[rows, None], out=dlogits[rows])
+        np.matmul(exp, ones, out=total[rows])                          # the sum of each row, faster than exp.sum(1)
+        # With x = logits − top, ∂(−log p_t)/∂logits_j = exp(x_j) / Σ exp(x) − [j = t]
+        exp *= (scale[rows] / total[rows])[:, None]
+    dlogits[each, targets] -= scale
+    return np.log(total) - (at_target - top), dlogits                  # −log p_t = log Σ exp(x) − x_t
