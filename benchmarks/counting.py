@@ -61,7 +61,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         return 2 * _pairs(query, key, is_causal) * (3 * query.shape[-1] + 2 * value.shape[-1])
 
     for formula in (forward, backward):
-        formula._get_raw = True                      # type: ignore[attr-defined]  # the tensors themselves, not their shapes
+        formula._get_raw = True                      # type: ignore[union-attr]  # the tensors themselves, not their shapes
     aten = torch.ops.aten
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: forward,

@@ -111,5 +111,6 @@ def share(floor: dict[str, float], seconds: float) -> float:
 
 
 def bound(floor: dict[str, float]) -> str:
-    """What takes longest at the machine's own rates: products, memory, elementwise or calls."""
-    return max(floor, key=lambda kind: floor[kind])
+    """What takes longest at the machine's own rates: products, memory, elementwise or calls; calls where nothing takes a microsecond."""
+    longest = max(floor, key=lambda kind: floor[kind])
+    return longest if floor[longest] > 1e-6 else "calls"

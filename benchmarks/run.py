@@ -35,8 +35,10 @@ class Effort:
     most: int = 30
 
 
-def choose(size: Size, names: Sequence[str] = (), *, with_peers: bool = True) -> list[Row]:
-    """The rows that the names mean: groups, rooms, components, or the beginning of a workload's name; all if none are given.
+def choose(size: Size, names: Sequence[str] = ()) -> list[Row]:
+    """The rows that the names mean; all if none are given.
+
+    A name is a group, what `parity` takes for components (a component, a file, a room), or how a workload begins: all that fits.
 
     Raises
     ------
@@ -48,14 +50,14 @@ def choose(size: Size, names: Sequence[str] = (), *, with_peers: bool = True) ->
     chosen: dict[str, Row] = {}
     for name in names:
         hits = [row for row in everything if name == row.group or _begins(row, name)]
-        if not hits:
-            try:
-                meant = {component.name for component in select([name])}
-            except ValueError as error:
+        try:
+            meant = {component.name for component in select([name])}
+            hits += [row for row in everything if row.name in meant]
+        except ValueError as error:
+            if not hits:
                 families = ", ".join(dict.fromkeys(row.family for row in everything if row.group != "components"))
                 groups = ", ".join(GROUPS)
                 raise ValueError(f"benchmarks needs a group ({groups}), a component or a workload ({families}): {error}") from None
-            hits = [row for row in everything if row.name in meant]
         chosen |= {row.name: row for row in hits}
     return list(chosen.values())
 
