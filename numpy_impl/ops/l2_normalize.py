@@ -46,6 +46,9 @@ def l2_normalize(x: NDArray, *, axis: int = -1, eps: float = 1e-12) -> tuple[NDA
         # Along y itself the length undoes any change, so that component of dy comes off: dx = (dy − y · Σ(dy · y)) / ‖x‖.
         # Where ε took over, the divisor is a constant and nothing comes off.
         along = np.expand_dims(np.vecdot(dy, y, axis=axis), axis)
-        return (dy - y * np.where(length == norm, along, 0)) / length
+        dx = y * np.where(length == norm, along, 0)
+        np.subtract(dy, dx, out=dx)
+        dx /= length
+        return dx
 
     return y, backward
