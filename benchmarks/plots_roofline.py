@@ -3,12 +3,15 @@
 import itertools
 from typing import Any
 
+import numpy as np
+
 from benchmarks.goals import measuring
 from benchmarks.plots_style import COLORS, INK, MARKERS, NAMES, legend
 from benchmarks.reading import Figures, Row, best_numpy, label, median, operations, roofline, rows
 
 SIDES = ("numpy", "torch", "cuda")
 _BESIDE = ((5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"))
+_CANDIDATES = 90                 # names that are tried
 LEAST_SECONDS = 20e-6            # below, a row measures the call and not the work
 
 
@@ -81,22 +84,25 @@ def _names(axis: Any, figures: Figures, points: list[Any]) -> None:
     """Write a name beside a mark where it covers no other name and no large mark; workloads and goals come first."""
     goals = {row["name"] for row in measuring(figures)}
     ranked = sorted((point for point in points if point[1] != "torch"),
-                    key=lambda point: (point[0]["group"] != "workloads", point[0]["name"] not in goals, -point[3]))
-    renderer = axis.figure._get_renderer()
-    frame = axis.get_window_extent(renderer)
-    large = [axis.transData.transform((x, y)) for row, _, x, y in points if row["group"] == "workloads" or row["name"] in goals]
-    small = [axis.transData.transform((x, y)) for _, _, x, y in points]
+                    key=lambda point: (point[0]["group"] != "workloads", point[0]["name"] not in goals, -(median(point[0], point[1]) or 0)))
+    frame = axis.get_window_extent()
+    marks = axis.transData.transform([(x, y) for _, _, x, y in points])
+    large = np.array([row["group"] == "workloads" or row["name"] in goals for row, *_ in points])
     taken: list[Any] = []
-    for row, _, x, y in ranked:
-        if row["name"] not in goals and row["group"] != "workloads" and len(taken) > 32:
-            continue
+    for row, _, x, y in ranked[:_CANDIDATES]:
+        text = axis.annotate(label(row, short=True), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=6.5, color=INK, zorder=4,
+                             bbox=dict(fc="white", ec="none", alpha=0.7, pad=0.3))
+        size = text.get_window_extent()
         for allowed, (dx, dy, across, up) in itertools.product((0, 1), _BESIDE):       # marks under it: none, or else one
-            text = axis.annotate(label(row, short=True), (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=up,
-                                 fontsize=6.5, color=INK, zorder=4, bbox=dict(fc="white", ec="none", alpha=0.7, pad=0.3))
-            box = text.get_window_extent(renderer).padded(1.5)
-            crowd = sum(bool(box.contains(*mark)) for mark in small)
-            inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
-            if inside and crowd <= allowed and not any(box.overlaps(other) for other in taken) and not any(box.contains(*mark) for mark in large):
+            at = axis.transData.transform((x, y)) + np.array((dx, dy)) * axis.figure.dpi / 72
+            left = at[0] - size.width * {"left": 0, "center": 0.5, "right": 1}[across]
+            bottom = at[1] - size.height * {"bottom": 0, "center": 0.5, "top": 1}[up]
+            box = size.from_bounds(left - 1.5, bottom - 1.5, size.width + 3, size.height + 3)
+            under = ((marks > box.min) & (marks < box.max)).all(axis=1)
+            inside = frame.contains(*box.min) and frame.contains(*box.max)
+            if inside and under.sum() <= allowed and not (under & large).any() and not any(box.overlaps(other) for other in taken):
+                text.set(position=(dx, dy), ha=across, va=up)
                 taken.append(box)
                 break
+        else:
             text.remove()
