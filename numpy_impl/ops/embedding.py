@@ -64,7 +64,8 @@ def embedding(weight: NDArray, *, ids: NDArray, padding_idx: int | None = None) 
             begin = starts[lengths == length]
             rows, places = ordered[begin], order[begin[:, None] + np.arange(length)]   # (runs,), (runs, length)
             for runs in blocks(len(begin), length * width):
-                dweight[rows[runs]] = np.take(dy, places[runs], axis=0).sum(1)
+                taken = np.take(dy, places[runs], axis=0)                              # (runs, length, D)
+                dweight[rows[runs]] = taken[:, 0] if length == 1 else taken.sum(1)     # most ids occur once: nothing to sum
         if padding_idx is not None:
             dweight[padding_idx] = 0
         return dweight
