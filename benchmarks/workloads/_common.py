@@ -161,8 +161,9 @@ def built(
         return ours
     import torch
 
+    model = model_class(config, "torch_impl")
     with torch.device("meta") if change is None else contextlib.nullcontext():         # its values come from the NumPy model
-        theirs = model_class(config, "torch_impl")(config)
+        theirs = model(config)
     if change is not None:
         change("torch", theirs)
     theirs.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in ours.state_dict().items()}, assign=True)
