@@ -103,6 +103,7 @@ def cut_at_the_ends(side, shape, **options):
 @case(
     "layers.truncated_normal",
     kind="initialiser",
+    bench=dict(shape=(4096, 768)),
     also=[cut_at_the_ends],
     equivalent={
         "w[outside] < low -> w[outside] <= low": "the probability of drawing just the end is 0",

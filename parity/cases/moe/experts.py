@@ -126,11 +126,11 @@ def refused() -> list[dict]:
     )]
 
 
-def bench():
-    """4,096 tokens, each to 2 of 8 experts."""
+def bench(tokens=4096):
+    """Tokens, each to 2 of 8 experts."""
     rng = np.random.default_rng(0)
-    chosen = np.argsort(rng.random((4096, 8)), axis=1)[:, :2]
-    return dict(x=array(4096, 512), weights=array(4096, 2), gate=array(8, 1024, 512, scale=0.04), up=array(8, 1024, 512, scale=0.04),
+    chosen = np.argsort(rng.random((tokens, 8)), axis=1)[:, :2]
+    return dict(x=array(tokens, 512), weights=array(tokens, 2), gate=array(8, 1024, 512, scale=0.04), up=array(8, 1024, 512, scale=0.04),
                 down=array(8, 512, 1024, scale=0.03), plan=tuple(planned(chosen, experts=8)))
 
 

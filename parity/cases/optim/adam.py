@@ -1,7 +1,7 @@
 """What Adam is fed: moments that remember much, little or nothing, gradients down to ε, options by group; and what it refuses."""
 
 from parity.cases import case, flag, left_out, one_of
-from parity.cases.optim.trajectory import moments, refused, refused_by_all, resumes, trajectory
+from parity.cases.optim.trajectory import bench, moments, refused, refused_by_all, resumes, trajectory
 
 _GROUPS = [
     [{"pattern": "*.bias", "weight_decay": 0.0}],
@@ -9,7 +9,7 @@ _GROUPS = [
 ]
 
 
-@case("optim.Adam", kind="optimizer", also=[resumes("optim.Adam"), moments("optim.Adam")], refuses=[*refused_by_all(),
+@case("optim.Adam", kind="optimizer", bench=bench(), also=[resumes("optim.Adam"), moments("optim.Adam")], refuses=[*refused_by_all(),
                                                refused({"betas": (1.0, 0.999)}),
                                                refused({"betas": (0.9, 1.0)}),
                                                refused({"betas": (-0.1, 0.9)}),

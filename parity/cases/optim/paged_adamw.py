@@ -3,7 +3,7 @@
 import numpy as np
 
 from parity.cases import case, flag, left_out, one_of
-from parity.cases.optim.trajectory import moments, refused, refused_by_all, resumes, trajectory
+from parity.cases.optim.trajectory import bench, moments, refused, refused_by_all, resumes, trajectory
 
 _GROUPS = [
     [{"pattern": "*.bias", "weight_decay": 0.0}],
@@ -41,7 +41,8 @@ def gives_back(side, init, params, grads, lrs):
 
 
 @case(
-    "optim.PagedAdamW", kind="optimizer", also=[resumes("optim.PagedAdamW"), moments("optim.PagedAdamW"), in_memory, gives_back],
+    "optim.PagedAdamW", kind="optimizer", bench=bench(),
+    also=[resumes("optim.PagedAdamW"), moments("optim.PagedAdamW"), in_memory, gives_back],
     refuses=[
         *refused_by_all(),
         refused({"betas": (1.0, 0.999)}),

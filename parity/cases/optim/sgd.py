@@ -1,7 +1,7 @@
 """What SGD is fed: every combination of momentum, dampening and look-ahead, options by group; and what it refuses."""
 
 from parity.cases import case, flag, left_out, one_of
-from parity.cases.optim.trajectory import refused, refused_by_all, resumes, trajectory
+from parity.cases.optim.trajectory import bench, refused, refused_by_all, resumes, trajectory
 
 _GROUPS = [
     [{"pattern": "*.bias", "weight_decay": 0.0}],
@@ -9,7 +9,7 @@ _GROUPS = [
 ]
 
 
-@case("optim.SGD", kind="optimizer", also=[resumes("optim.SGD")], refuses=[*refused_by_all(),
+@case("optim.SGD", kind="optimizer", bench=bench(momentum=0.9), also=[resumes("optim.SGD")], refuses=[*refused_by_all(),
                                               refused({"momentum": -0.1}),
                                               refused({"dampening": -0.1, "momentum": 0.9}),
                                               refused({"dampening": 1.1, "momentum": 0.9}),

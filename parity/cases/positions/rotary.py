@@ -140,6 +140,9 @@ _REFUSED = [
 ]
 
 
+_BENCH = dict(weight=array(4096, 4096), heads=32)
+
+
 def _projection(draw):
     heads, width, rest = draw(size(1, 4)), 2 * draw(size(0, 4)), draw(one_of(0, 0, 1, 2))
     shape = (heads * (width + rest), *draw(dims(0, 2)))
@@ -147,11 +150,11 @@ def _projection(draw):
     return dict(weight=draw(one_of(array(*shape), ids(*shape, below=99))), heads=heads, width=draw(whole))
 
 
-@case("positions.to_interleaved", gradient=False, also=[there_and_back], refuses=_REFUSED)
+@case("positions.to_interleaved", gradient=False, also=[there_and_back], refuses=_REFUSED, bench=_BENCH)
 def to_interleaved(draw):
     return _projection(draw)
 
 
-@case("positions.to_half_split", gradient=False, also=[there_and_back], refuses=_REFUSED)
+@case("positions.to_half_split", gradient=False, also=[there_and_back], refuses=_REFUSED, bench=_BENCH)
 def to_half_split(draw):
     return _projection(draw)
