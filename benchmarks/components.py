@@ -122,7 +122,9 @@ def _steps(component: Component, side: Side, given: dict[str, Any]) -> Work:
         for grads, lr in zip(gradients, rates, strict=True):
             optimizer.step(grads, lr=lr)
 
-    return Work(run)
+    run()                                              # from here on it has its state: read and written like the parameters
+    state = optimizer.state_dict()
+    return Work(run, bytes=len(gradients) * (2 * _bytes(params) + _bytes(gradients[0]) + 2 * _bytes(state)))
 
 
 def _differentiated(component: Component, side: Side, function: Callable, call: dict[str, Any], module: Any) -> Work:
