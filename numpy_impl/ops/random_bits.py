@@ -65,13 +65,14 @@ def _words(noise: Noise, starts: NDArray, length: int) -> NDArray:
     """(N, length): the words of N runs of entries, run r being entries starts[r], starts[r] + 1, …"""
     skipped = starts % 4                              # words of its first counter that are not a run's own
     blocks = (length + 6) // 4                        # counters enough wherever in its first one a run begins
-    counters = ((starts // 4)[:, None] + np.arange(blocks)).ravel().astype(np.uint64)
+    counters = ((starts // 4).astype(np.uint64)[:, None] + np.arange(blocks, dtype=np.uint64)).ravel()
     c1, c2, c3 = noise.counter
     words = np.empty((len(counters), 4), dtype=np.uint32)
     for start in range(0, len(counters), _BLOCKS):
         out = words[start:start + _BLOCKS]
         pairs = np.empty((2, len(out)), dtype=np.uint64)
-        pairs[0] = counters[start:start + _BLOCKS] << 32 | c1
+        np.left_shift(counters[start:start + _BLOCKS], 32, out=pairs[0])
+        pairs[0] |= c1
         pairs[1] = c2 << 32 | c3
         _encrypt(pairs, noise.key)
         out[:, 1], out[:, 3] = pairs                 # uint32 keeps the lower words, c1 and c3
