@@ -56,8 +56,8 @@ def _wrapper(component: Component, enter: Callable[[Frame], Any], leave: Callabl
             result = same(*args, **kwargs)
         finally:
             leave()
-        if isinstance(result, tuple) and result and isinstance(result[-1], FunctionType):
-            return _with_last(result, _watched_pullback(result[-1], pair[1], enter, leave))
+        if type(result) is tuple and result and type(result[-1]) is FunctionType:
+            return *result[:-1], _watched_pullback(result[-1], pair[1], enter, leave)
         return result
 
     return watched_call
@@ -72,11 +72,6 @@ def _watched_pullback(pullback: Callable, frame: Frame, enter: Callable[[Frame],
             leave()
 
     return watched_pullback
-
-
-def _with_last(result: tuple, last: Any) -> tuple:
-    parts = [*result[:-1], last]
-    return type(result)._make(parts) if hasattr(result, "_make") else tuple(parts)
 
 
 def _calling(wrapper: Callable, function: Any) -> CodeType:
