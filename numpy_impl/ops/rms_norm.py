@@ -48,16 +48,16 @@ def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, un
     shape, d = x.shape, x.shape[-1]
     n = math.prod(shape[:-1])
     x = x.reshape(n, d)                                                # (N, D)
-    ones = np.ones(d, x.dtype)
     if weight is None:
-        scale = row(ones)
+        scale = row(np.ones(d, x.dtype))
     else:
         scale = row(weight + 1 if unit_offset else weight)
     y, rstd = np.empty(x.shape, x.dtype), np.empty(n, x.dtype)
     for rows in blocks(n, d):
-        rstd[rows] = 1 / np.sqrt(np.vecdot(x[rows], x[rows]) / d + eps)   # 1 / √(mean(x²) + ε)
+        part = x[rows]
+        rstd[rows] = 1 / np.sqrt(np.vecdot(part, part) / d + eps)      # 1 / √(mean(x²) + ε)
         out = np.matmul(column(rstd[rows]), scale, out=y[rows])        # weight / √(mean(x²) + ε)
-        out *= x[rows]
+        out *= part                                                    # weight · x̂
 
     def backward(dy):
         # √(mean(x²) + ε) depends on every entry of the row, so the component of dx̂ = dy · scale along x̂ comes off:
@@ -65,17 +65,17 @@ def rms_norm(x: NDArray, weight: NDArray | None = None, *, eps: float = 1e-6, un
         # That mean is a matrix-vector product: mean(dx̂ · x̂) = (dy · x̂) @ (scale / D).
         # x̂ itself is never made: it is x times a number per row.
         dy = dy.reshape(n, d)
-        share, flat = scale[0] / d, row(ones)                          # column(a) @ flat is a spread over rows: a in all D columns
+        share, flat = scale[0] / d, row(np.ones(d, x.dtype))           # column(a) @ flat is a spread over rows: a in all D columns
         dx, dscale = np.empty(x.shape, x.dtype), np.zeros(d, x.dtype)
         for rows in blocks(n, d):
-            g, r = dy[rows], rstd[rows]
-            product = g * x[rows]                                      # dy · x̂, but for a factor r
+            part, g, r = x[rows], dy[rows], rstd[rows]
+            product = g * part                                         # dy · x̂, but for a factor r
             dscale += r @ product
             along = r * (product @ share)                              # mean(dx̂ · x̂)
             out = np.matmul(column(r), scale, out=dx[rows])
             out *= g                                                   # dx̂ / √(mean(x²) + ε)
             np.matmul(column(r * (r * along)), flat, out=product)
-            product *= x[rows]                                         # r · x̂ · mean(dx̂ · x̂)
+            product *= part                                            # r · x̂ · mean(dx̂ · x̂)
             out -= product
         return dx.reshape(shape), None if weight is None else dscale
 
