@@ -36,7 +36,7 @@ def amount(rate: float) -> str:
 
 def times(ratio: float | None) -> str:
     """A ratio, or a dash."""
-    return "–" if ratio is None else f"{ratio:.2f}×"
+    return "–" if ratio is None else f"{ratio:.2f}×" if ratio < 10 else f"{three(ratio)}×"
 
 
 def percent(share: float | None) -> str:

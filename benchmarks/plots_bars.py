@@ -4,10 +4,12 @@ import math
 from typing import Any
 
 from benchmarks.goals import headline, measuring
+from benchmarks.markdown import times as ratio_text
 from benchmarks.plots_style import COLORS, INK, MARKERS, NAMES, legend, times
 from benchmarks.reading import Figures, Row, best_numpy, label, median, rows, speedup, spread
 
 NUMPY = ("numpy default", "numpy tuned")
+LEAST = 0.01                     # MiB that are drawn
 BESIDE = ("onednn", "compiled", "cuda", "cuda compiled")
 
 
@@ -66,7 +68,7 @@ def _speedup_bars(axis: Any, row: Row, place: int, drawn: dict[str, Any]) -> Non
         if ends is not None:
             axis.plot(ends, (y, y), color=INK, lw=0.9, alpha=0.7, solid_capstyle="butt")
     shown = best_numpy(row) or columns[0]
-    axis.annotate(f"{speedup(row, shown):.2f}×", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axis.annotate(ratio_text(speedup(row, shown)), (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     for column in BESIDE:
         ratio = speedup(row, column)
         if ratio:
@@ -98,7 +100,7 @@ def draw_threads(figures: Figures, figure: Any) -> bool:
     _ratio_axis(axis)
     axis.set_title("what more threads give" if len(many := {row["threads"] for row, _ in found}) > 1 else f"what {min(many)} threads give")
     axis.set_xlabel("times faster than with one thread (dotted: as many times as there are threads)")
-    legend(figure, list(drawn.values()))
+    legend(figure, [drawn[column] for column in COLORS if column in drawn])
     return True
 
 
@@ -122,10 +124,12 @@ def draw_memory(figures: Figures, figure: Any) -> bool:
                 y = place + (i - (len(present) - 1) / 2) * height
                 bar = axis.barh(y, peak / 2**20, height=height * 0.9, color=COLORS[sides[side]], label=NAMES[sides[side]])
                 drawn.setdefault(side, bar)
-                axis.annotate(f"{peak / 2**20:,.3g}" if peak < 2**30 else f"{peak / 2**20:,.0f}", (peak / 2**20, y), xytext=(3, 0),
-                              textcoords="offset points", va="center", fontsize=7, color="#444444")
+                said = f"< {LEAST}" if peak < LEAST * 2**20 else f"{peak / 2**20:,.3g}" if peak < 2**30 else f"{peak / 2**20:,.0f}"
+                axis.annotate(said, (max(peak / 2**20, LEAST), y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7,
+                              color="#444444")
     axis.set_xscale("log")
-    axis.set_xlim(left=10.0 ** math.floor(math.log10(min(peak for row in found for peak in row["peak_bytes"].values() if peak) / 2**20)))
+    least = min(peak for row in found for peak in row["peak_bytes"].values() if peak) / 2**20
+    axis.set_xlim(left=max(10.0 ** math.floor(math.log10(least)), LEAST))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_title("peak memory, 1 thread")
     axis.set_xlabel("MiB")

@@ -162,10 +162,11 @@ def _note(column: str, said: float | None, lines: dict[str, Points]) -> str | No
     if said is None:
         return f"{NAMES[column]}: not faster at the largest size"
     smallest = min(x for x, _ in lines[column])
-    return f"{NAMES[column]}: faster " + ("at every size" if said <= smallest else f"from about {_rounded(said)} on")
+    return f"{NAMES[column]}: faster " + ("at every size" if said <= smallest else f"from about {rounded(said)} on")
 
 
-def _rounded(size: float) -> str:
+def rounded(size: float) -> str:
+    """Two digits are known of where two curves cross."""
     digits = 10 ** max(math.floor(math.log10(size)) - 1, 0)
     return f"{round(size / digits) * digits:,.0f}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.goals import headline, measuring, outcomes
 from benchmarks.markdown import amount, percent, picture, table, three, time, times
-from benchmarks.plots_curves import crossed, crossing, families, work
+from benchmarks.plots_curves import crossed, crossing, families, rounded, work
 from benchmarks.plots_style import NAMES
 from benchmarks.reading import Figures, Row, best_numpy, fastest_torch, label, median, peers, rows, speedup, tuned_column, versions
 
@@ -198,7 +198,7 @@ def _fastest(row: Row, column: str | None) -> str:
 def _from(size: float | None, smallest: float) -> str:
     if size is None:
         return "nowhere up to the largest"
-    return "at every size" if size <= smallest else f"from about {size:,.0f} on"
+    return "at every size" if size <= smallest else f"from about {rounded(size)} on"
 
 
 def _sizes(found: Sequence[Row]) -> str:
@@ -229,4 +229,4 @@ def _cpu(machine: Mapping[str, Any]) -> str:
 
 
 def _name(column: str) -> str:
-    return NAMES.get(column, column)
+    return "NumPy" if column == "numpy" else NAMES.get(column, column)
