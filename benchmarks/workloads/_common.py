@@ -3,7 +3,6 @@ must do at least."""
 
 import contextlib
 import importlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ def given(column: Column, value: Any, dtype: str = "float32") -> Any:
         return value
     import torch
 
-    tensor = torch.from_numpy(value).to(column.device)
+    tensor = torch.tensor(value, device=column.device)      # a copy, aligned as torch's own arrays are
     return tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
 
 
@@ -149,7 +148,7 @@ def _transferred(column: Column, run: Callable[[], Any], inputs: Sequence[Any]) 
 def built(
     column: Column, config: Any, *, change: Callable[[str, Any], Any] | None = None, dtype: str = "float32", plain: Any = None
 ) -> Any:
-    """The model of a config on the column's side, with the weights of seed 0. On the CPU both sides' may be the same memory.
+    """The model of a config on the column's side, with the weights of seed 0.
 
     change : what makes of a model another one, in place: (side, model) -> None
     plain : the NumPy model without the change, where it is there already
@@ -166,7 +165,7 @@ def built(
         theirs = model(config)
     if change is not None:
         change("torch", theirs)
-    theirs.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in ours.state_dict().items()}, assign=True)
+    theirs.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in ours.state_dict().items()}, assign=True)
     return theirs.to(column.device, getattr(torch, dtype))
 
 
@@ -243,9 +242,3 @@ def multiplied(config: Any) -> int:
     active = getattr(config, "active_parameters", config.parameters)
     looked_up = config.max_length if not hasattr(config, "tied") else 0 if config.tied else config.vocabulary
     return active - looked_up * config.d_model
-
-
-def square(elements: float) -> tuple[int, int]:
-    """A square of about so many elements."""
-    side = max(1, round(math.sqrt(elements)))
-    return side, side

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.workload import Column, Points, Size, Work, workload
-from benchmarks.workloads._common import differentiated, implementation, normals, square
+from benchmarks.workloads._common import differentiated, implementation, normals
 
 WIDTH = 256
 EVERY = [4**exponent for exponent in range(5, 13)]                 # 1,024 to 16,777,216
@@ -33,5 +33,6 @@ def layer_norm(column: Column, *, elements: int) -> Work:
 @workload("linear by elements", SQUARES, axis="elements")
 def linear(column: Column, *, elements: int) -> Work:
     """A square matrix of inputs times a square matrix of weights, each of so many elements."""
-    shape = square(elements)
-    return differentiated(column, implementation(column.side, "ops.linear.linear"), normals(shape, shape, scale=shape[0] ** -0.5))
+    side = round(elements**0.5)
+    arrays = normals((side, side), (side, side), scale=side**-0.5)
+    return differentiated(column, implementation(column.side, "ops.linear.linear"), arrays)

@@ -4,6 +4,7 @@ PyTorch writes a token either layer by layer or by its flat `llama_step`. Both a
 measured.
 """
 
+import copy
 import functools
 import statistics
 import time
@@ -73,12 +74,12 @@ def decode(column: Column, *, model: str, count: int, batch: int = 1, prompt: in
         return _inference(column, run), _inference(column, numbers)
 
     if column.side == "torch":
-        flat, plain = ({"_flat": lambda: True}, {"_flat": lambda: False})
-        seconds = {}
-        for name, way in (("flat", flat), ("layer by layer", plain)):
-            vars(writer).update(way)
-            seconds[name] = _seconds(writing(2)[0])
-        vars(writer).update(flat if seconds["flat"] < seconds["layer by layer"] else plain)
+        def seconds(flat: bool) -> float:
+            writer._flat = lambda: flat
+            return _seconds(writing(2)[0])
+
+        faster = seconds(True) < seconds(False)
+        writer._flat = lambda: faster
     run, numbers = writing(count)
     weights = multiplied(config)
     return Work(run, numbers=numbers, flops=2 * weights * count * batch, bytes=4 * weights * count, unit="tokens", units=count * batch)
@@ -105,15 +106,16 @@ def beam_search(column: Column, *, model: str, count: int, beams: int = 4) -> Wo
                 flops=2 * weights * (PROMPT + beams * count), bytes=4 * weights * (count + 1), unit="tokens", units=count)
 
 
-@functools.lru_cache(maxsize=2)
-def _weights(model: str) -> Any:
-    return built(Column("numpy"), MODELS[model])
-
-
 def _model(column: Column, model: str) -> Any:
-    """Nothing changes it: all columns may read the same memory."""
-    found = built(column, MODELS[model], plain=_weights(model))
-    return found if column.side == "numpy" else found.requires_grad_(False)
+    """A model of the column's own, with the arrays that other columns have too: nothing changes them."""
+    return copy.copy(_weights(column.side, column.device, model))
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(side: str, device: str, model: str) -> Any:
+    if side == "numpy":
+        return built(Column("numpy"), MODELS[model])
+    return built(Column("torch" if device == "cpu" else device), MODELS[model], plain=_weights("numpy", "cpu", model)).requires_grad_(False)
 
 
 def _inference(column: Column, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -129,6 +131,6 @@ def _seconds(run: Callable[[], Any]) -> float:
     times = []
     for _ in range(4):
         started = time.perf_counter()
-        run()
+        float(run()[0].flatten()[0])                           # waits for a GPU
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])

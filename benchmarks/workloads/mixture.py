@@ -43,8 +43,7 @@ def dispatch(column: Column, *, count: int, d_model: int, d_hidden: int, n_exper
     def forward(*arrays: Any) -> Any:
         return experts(*arrays, plan=plan(routes, experts=n_experts))
 
-    return differentiated(column, forward, [x, weights, gate, up, down], unit="tokens",
-                          units=count)
+    return differentiated(column, forward, [x, weights, gate, up, down], unit="tokens", units=count)
 
 
 def _inputs(n: int, e: int, d: int, f: int) -> list[Any]:

@@ -81,8 +81,7 @@ def dropout(column: Column, *, rows: int, width: int = 768) -> Work:
 def quantize(column: Column, *, side: int) -> Work:
     """Blocks of 64 weights, two codes to a byte."""
     quantized = implementation(column.side, "quantize.four_bit.quantize_4bit")
-    return computed(column, lambda x: quantized(x, kind="nf4", block=64), normals((side, side)),
-                    numbers=lambda found: found._asdict())
+    return computed(column, lambda x: quantized(x, kind="nf4", block=64), normals((side, side)), numbers=lambda found: found._asdict())
 
 
 @workload("NF4 dequantize", {"small": {"512²": dict(side=512)}, "medium": {"2048²": dict(side=2048)}, "large": {"4096²": dict(side=4096)}})

@@ -42,7 +42,7 @@ def half_step(column: Column, **size: int) -> Work:
 
 @workload("GPT step by width", {"small": (64, 128), "medium": (64, 128, 256, 512), "large": (64, 128, 256, 512, 1024)}, axis="width")
 def by_width(column: Column, *, width: int) -> Work:
-    """Two layers, heads of 64, 4 texts of 32 tokens."""
+    """Two layers, heads of 64, 4 texts of 64 tokens."""
     return gpt_step(column, d_model=width, n_layers=2, n_heads=width // 64, length=64, batch=4)
 
 
