@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers._component import Call, Given
-from benchmarks.workload import Work
+from benchmarks.workload import Unable, Work
 from benchmarks.workloads._common import normals, shown, tokens
 from benchmarks.workloads.attention import HEADS, TOKENS, WIDTH
 
@@ -15,6 +15,12 @@ def attention_arrays(*, length: int, batch: int | None = None, heads: int = HEAD
     """Query, key and value (B, H, T, D); along the axis of lengths as many texts as make the same number of tokens."""
     batch = batch or max(1, TOKENS // length)
     return dict(zip(("query", "key", "value"), normals(*[(batch, heads, length, width)] * 3), strict=True))
+
+
+def at_most_1024(length: int) -> None:
+    """Refuse longer texts, for a library that makes the whole table of scores."""
+    if length > 1024:
+        raise Unable("tables of more than 1024² scores take it seconds")
 
 
 def cross_entropy_arrays(*, rows: int, vocabulary: int = 32000) -> Given:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.peers._training import BETAS, DECAY, EPS, LR, gpt, numbers
 from benchmarks.peers.autograd_components import attention, cross_entropy, gelu_tanh, layer_norm
-from benchmarks.workload import Work, peer
+from benchmarks.workload import Unable, Work, peer
 
 
 @peer("HIPS autograd", of="GPT training step", needs="autograd")
@@ -16,6 +16,8 @@ def gpt_step(**options: Any) -> Work:
     from autograd import value_and_grad
 
     model, ids = gpt(**options)
+    if model.config.parameters > 5e6:
+        raise Unable("a step of more than 5 million parameters takes it seconds")
     config, params = model.config, {name: array.copy() for name, array in model.state_dict().items()}
     moments = {name: (np.zeros_like(array), np.zeros_like(array)) for name, array in params.items()}
     differentiated = value_and_grad(lambda params: _loss(autograd.numpy, params, ids, config.n_heads, config.n_layers, config.norm_eps))

@@ -3,17 +3,16 @@
 from typing import Any
 
 from benchmarks.peers._component import Given
-from benchmarks.peers._workloads import attention_arrays, cross_entropy_arrays, differentiated, linear_cross_entropy_arrays
+from benchmarks.peers._workloads import at_most_1024, attention_arrays, cross_entropy_arrays, differentiated, linear_cross_entropy_arrays
 from benchmarks.peers.autograd_components import attention, cross_entropy, prepare
-from benchmarks.workload import Unable, Work, peer
+from benchmarks.workload import Work, peer
 
 
 @peer("HIPS autograd", of="attention", needs="autograd")
 @peer("HIPS autograd", of="causal attention", needs="autograd")
 def attended(*, length: int, **options: int) -> Work:
     """With the whole table of scores, several times over."""
-    if length > 1024:
-        raise Unable("tables of more than 1024² scores take it seconds and gigabytes")
+    at_most_1024(length)
     arrays = attention_arrays(length=length, **options)
     return differentiated(prepare(attention, Given(arrays, {"causal": True})), arrays["query"].shape)
 

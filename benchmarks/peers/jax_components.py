@@ -39,9 +39,11 @@ def cross_entropy(jax: Any, logits: Any, targets: Any) -> Any:
 
 
 def attention(jax: Any, query: Any, key: Any, value: Any, causal: bool = False) -> Any:
-    """jax.nn.dot_product_attention, whose arrays are (B, T, H, D)."""
-    query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))
-    return jax.nn.dot_product_attention(query, key, value, scale=1 / math.sqrt(query.shape[-1]), is_causal=causal).swapaxes(1, 2)
+    """softmax(q kᵀ / √D) v as it is written down: jax.nn.dot_product_attention takes twice as long on a CPU (jax 0.10)."""
+    scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
+    if causal:
+        scores = jax.numpy.where(jax.numpy.tri(query.shape[-2], key.shape[-2], dtype=bool), scores, -math.inf)
+    return jax.nn.softmax(scores) @ value
 
 
 recipes("jax.jit", "jax", {

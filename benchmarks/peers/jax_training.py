@@ -1,9 +1,9 @@
 """A GPT's training step by jax.jit on the CPU: value_and_grad and AdamW in one compiled function, whose arguments it may overwrite."""
 
-import math
 from typing import Any
 
 from benchmarks.peers._training import BETAS, gpt, numbers
+from benchmarks.peers.jax_components import attention, cross_entropy
 from benchmarks.peers.jax_workloads import adamw_update
 from benchmarks.workload import Work, peer
 
@@ -52,18 +52,16 @@ def _loss(jax: Any, params: Any, ids: Any, heads: int, layers: int, eps: float) 
         scale = jax.lax.rsqrt(jax.numpy.square(centred).mean(-1, keepdims=True) + eps)
         return centred * scale * params[f"{name}.weight"] + params[f"{name}.bias"]
 
-    def attention(x: Any, name: str) -> Any:
+    def attended(x: Any, name: str) -> Any:
         query, key, value = (linear(x, f"{name}.{part}_proj").reshape(b, t, heads, -1).swapaxes(1, 2) for part in "qkv")
-        scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
-        weights = jax.nn.softmax(jax.numpy.where(jax.numpy.tri(t, dtype=bool), scores, -math.inf))
-        return linear((weights @ value).swapaxes(1, 2).reshape(b, t, -1), f"{name}.o_proj")
+        y = attention(jax, query, key, value, causal=True)
+        return linear(y.swapaxes(1, 2).reshape(b, t, -1), f"{name}.o_proj")
 
     x = params["tokens.weight"][given] + params["positions.weight"][:t]
     for i in range(layers):
         block = f"blocks.{i}"
-        x = x + attention(norm(x, f"{block}.norm1"), f"{block}.attn")
+        x = x + attended(norm(x, f"{block}.norm1"), f"{block}.attn")
         hidden = jax.nn.gelu(linear(norm(x, f"{block}.norm2"), f"{block}.mlp.up_proj"), approximate=True)
         x = x + linear(hidden, f"{block}.mlp.down_proj")
     logits = norm(x, "norm") @ params["tokens.weight"].T
-    chosen = jax.numpy.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
+    return cross_entropy(jax, logits, wanted)

@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.peers._component import Given
 from benchmarks.peers._training import BETAS, DECAY, EPS, LR
-from benchmarks.peers._workloads import attention_arrays, cross_entropy_arrays, differentiated, linear_cross_entropy_arrays
+from benchmarks.peers._workloads import at_most_1024, attention_arrays, cross_entropy_arrays, differentiated, linear_cross_entropy_arrays
 from benchmarks.peers.jax_components import attention, cross_entropy, prepare
 from benchmarks.workload import Work, peer
 from benchmarks.workloads._common import normals, shown
@@ -12,9 +12,10 @@ from benchmarks.workloads._common import normals, shown
 
 @peer("jax.jit", of="attention", needs="jax")
 @peer("jax.jit", of="causal attention", needs="jax")
-def attended(**options: int) -> Work:
-    """XLA makes the whole table of scores on a CPU."""
-    arrays = attention_arrays(**options)
+def attended(*, length: int, **options: int) -> Work:
+    """With the whole table of scores: on a CPU XLA has no other way."""
+    at_most_1024(length)
+    arrays = attention_arrays(length=length, **options)
     return differentiated(prepare(attention, Given(arrays, {"causal": True})), arrays["query"].shape)
 
 
@@ -47,7 +48,8 @@ def adamw(*, matrices: int, fused: bool = True) -> Work:
         state[:] = jax.block_until_ready(compiled(*state, grads))
 
     def numbers() -> Any:
-        run(), run()
+        run()
+        run()
         return shown(**{str(i): param for i, param in enumerate(state[0])})
 
     return Work(run, numbers=numbers)

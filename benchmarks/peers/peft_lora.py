@@ -25,7 +25,8 @@ _OWN = ".adapters.default"                       # what our names have where an 
 
 @on_cuda("peft", of="LoRA step", needs="peft")
 @peer("peft", of="LoRA step", needs="peft")
-def lora_step(*, model: str, rank: int, length: int, batch: int, device: str = "cpu", quantized: bool = False) -> Work:
+def lora_step(*, model: str, rank: int, length: int, batch: int, device: str = "cpu", quantized: bool = False,
+              dtype: str = "float32") -> Work:
     """One update of the adapters."""
     import torch
     from peft import PeftModel
@@ -49,8 +50,8 @@ def lora_step(*, model: str, rank: int, length: int, batch: int, device: str = "
         base, adapter = str(Path(folder) / "base"), str(Path(folder) / "adapter")
         save_hugging_face(base, config, state)
         save_adapter(adapter, config=lora, model_config=config, state=trained, base_name=base)
-        theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **options)
-        tuned = PeftModel.from_pretrained(theirs, adapter, is_trainable=True).to(device).train()
+        theirs = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), **options)
+        tuned = PeftModel.from_pretrained(theirs, adapter, is_trainable=True, autocast_adapter_dtype=False).to(device).train()
     parameters = {name.replace(".default.", "."): p for name, p in tuned.named_parameters() if p.requires_grad}
 
     def ours(grads: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,13 @@ def lora_step(*, model: str, rank: int, length: int, batch: int, device: str = "
         return {f"{module}{_OWN}.{part}": grad for (module, _, part), grad in ((n.rpartition("."), g) for n, g in named.items())}
 
     return torch_step(lambda ids: tuned(input_ids=ids, use_cache=False).logits, parameters, tokens(config.vocabulary, batch, length + 1),
-                      device=device, ours=ours)
+                      device=device, ours=ours if dtype == "float32" else None)
+
+
+@on_cuda("peft", of="LoRA step in bfloat16", needs="peft")
+def half_step(**options: Any) -> Work:
+    """The same in bfloat16, adapters too."""
+    return lora_step(dtype="bfloat16", **options)
 
 
 @on_cuda("peft", of="QLoRA step", needs="peft")

@@ -14,12 +14,18 @@ from byhand.hugging_face.mixtral import mixtral_from_hugging_face
 
 @on_cuda("transformers", of="GPT training step", needs="transformers")
 @peer("transformers", of="GPT training step", needs="transformers")
-def gpt_step(*, device: str = "cpu", **options: Any) -> Work:
+def gpt_step(*, device: str = "cpu", dtype: str = "float32", **options: Any) -> Work:
     """GPT2LMHeadModel."""
     ours, ids = gpt(**options)
-    model = causal(ours.config, ours.state_dict(), device).train()
+    model = causal(ours.config, ours.state_dict(), device, dtype).train()
     return torch_step(lambda ids: model(input_ids=ids, use_cache=False).logits, dict(model.named_parameters()), ids, device=device,
-                      ours=gpt2_from_hugging_face)
+                      ours=gpt2_from_hugging_face if dtype == "float32" else None)
+
+
+@on_cuda("transformers", of="GPT-2 124M training step in bfloat16", needs="transformers")
+def half_step(**options: Any) -> Work:
+    """The same in bfloat16, moments too."""
+    return gpt_step(dtype="bfloat16", **options)
 
 
 @on_cuda("transformers", of="MoE step", needs="transformers")
