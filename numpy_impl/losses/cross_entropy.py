@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, choice, demand, floats, ids_below, in_range, integers, not_negative, positive, same_shape
+from numpy_impl.ops._blocks import blocks
 
 
 def cross_entropy(
@@ -84,7 +85,6 @@ def cross_entropy(
 
     shape, leading, n = logits.shape, targets.shape, targets.size
     logits, targets, counted = logits.reshape(n, v), targets.reshape(n), counted.reshape(n)
-    rows = np.arange(n)
     w = np.ones(v, logits.dtype) if class_weights is None else class_weights
     wt = w[targets]                                                # (N,) the weight of each token's target
 
@@ -96,17 +96,19 @@ def cross_entropy(
         share = label_smoothing / max(v - 1, 1)                    # one class alone has no others, but then log p = 0
         sharp = 1 - label_smoothing - share
 
-    top = logits.max(1, keepdims=True)                             # taken off, so that exp cannot overflow
-    logp = logits - top
-    p = np.exp(logp)
-    total = p.sum(1, keepdims=True)
-    p /= total                                                     # (N, V)
-    logp -= np.log(total)                                          # (N, V)
-    lse = (top + np.log(total))[:, 0]                              # (N,)
-
-    loss = -sharp * wt * logp[rows, targets]                       # (N,)
-    if label_smoothing:                                            # not at all, rather than 0 · log 0 of a class masked by −inf
-        loss -= share * (logp @ w)
+    ones, each = np.ones((v, 1), logits.dtype), np.arange(n)
+    p, lse, loss = np.empty_like(logits), np.empty_like(wt), np.empty_like(wt)
+    for rows in blocks(n, v):                                      # as many as fit into the cache
+        top = logits[rows].max(1, keepdims=True)                   # taken off, so that exp cannot overflow
+        logp = logits[rows] - top
+        np.exp(logp, out=p[rows])
+        total = p[rows] @ ones                                     # (block, 1): the sum of each row, faster than .sum(1)
+        p[rows] /= total
+        logp -= np.log(total)
+        lse[rows] = (top + np.log(total))[:, 0]
+        loss[rows] = -sharp * wt[rows] * logp[each[: len(top)], targets[rows]]
+        if label_smoothing:                                        # not at all, rather than 0 · log 0 of a class masked by −inf
+            loss[rows] -= share * (logp @ w)
     if z_loss:
         loss += z_loss * lse * lse
     loss = np.where(counted, loss, 0)
@@ -117,10 +119,13 @@ def cross_entropy(
         # With g_c = q_c · w_c and ∂(log p_c)/∂(logits_j) = [c = j] − p_j, the first sum gives  p_j · Σ_c g_c − g_j;
         # ∂lse/∂logits_j = p_j, so the z-loss gives  2 ζ · lse · p_j.  Both have a term along p:
         dtoken = np.where(counted, dloss.reshape(-1) / divisor, 0)             # (N,)
-        dlogits = p * (dtoken * (sharp * wt + share * w.sum() + 2 * z_loss * lse))[:, None]
-        if label_smoothing:
-            dlogits -= dtoken[:, None] * (share * w)
-        dlogits[rows, targets] -= dtoken * sharp * wt
+        along_p = dtoken * (sharp * wt + share * w.sum() + 2 * z_loss * lse)   # (N,)
+        dlogits = np.empty_like(p)
+        for rows in blocks(n, v):
+            np.multiply(p[rows], along_p[rows, None], out=dlogits[rows])
+            if label_smoothing:
+                dlogits[rows] -= dtoken[rows, None] * (share * w)
+        dlogits[each, targets] -= dtoken * sharp * wt
         return dlogits.reshape(shape)
 
     return loss, backward

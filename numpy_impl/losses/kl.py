@@ -1,11 +1,13 @@
 """Kullback–Leibler divergences between two distributions that are given by their logits."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import at_least_rank, booleans, demand, floats, same_shape
+from numpy_impl.ops._blocks import blocks
 
 
 def kl_forward(logits: NDArray, target_logits: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
@@ -37,7 +39,8 @@ def kl_forward(logits: NDArray, target_logits: NDArray, *, mask: NDArray | None 
     array([ 0.25, -0.25])
     """
     _check("kl_forward", logits, target_logits, mask)
-    return _kl(logits, target_logits, mask)
+    loss, dlogits, dtarget_logits = _kl(logits, target_logits, mask)
+    return loss, lambda dloss: _times(dloss, dlogits, dtarget_logits)
 
 
 def kl_reverse(logits: NDArray, target_logits: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
@@ -52,13 +55,8 @@ def kl_reverse(logits: NDArray, target_logits: NDArray, *, mask: NDArray | None 
     0.1438
     """
     _check("kl_reverse", logits, target_logits, mask)
-    loss, swapped_backward = _kl(target_logits, logits, mask)
-
-    def backward(dloss):
-        dtarget_logits, dlogits = swapped_backward(dloss)
-        return dlogits, dtarget_logits
-
-    return loss, backward
+    loss, dtarget_logits, dlogits = _kl(target_logits, logits, mask)
+    return loss, lambda dloss: _times(dloss, dlogits, dtarget_logits)
 
 
 def kl_symmetric(logits: NDArray, target_logits: NDArray, *, mask: NDArray | None = None) -> tuple[NDArray, Callable]:
@@ -73,40 +71,52 @@ def kl_symmetric(logits: NDArray, target_logits: NDArray, *, mask: NDArray | Non
     0.1373
     """
     _check("kl_symmetric", logits, target_logits, mask)
-    forward, forward_backward = _kl(logits, target_logits, mask)
-    reverse, reverse_backward = _kl(target_logits, logits, mask)
-
-    def backward(dloss):
-        dlogits, dtarget_logits = forward_backward(dloss / 2)
-        dtarget_logits_too, dlogits_too = reverse_backward(dloss / 2)
-        return dlogits + dlogits_too, dtarget_logits + dtarget_logits_too
-
-    return np.asarray((forward + reverse) / 2), backward
+    forward, dlogits, dtarget_logits = _kl(logits, target_logits, mask)
+    reverse, dtarget_logits_too, dlogits_too = _kl(target_logits, logits, mask)
+    for grad, grad_too in ((dlogits, dlogits_too), (dtarget_logits, dtarget_logits_too)):
+        grad += grad_too
+        grad /= 2
+    return np.asarray((forward + reverse) / 2), lambda dloss: _times(dloss, dlogits, dtarget_logits)
 
 
 def _kl(logits, target_logits, mask):
-    counted = np.ones(logits.shape[:-1], bool) if mask is None else mask     # (...,)
+    """mean KL(p ‖ q), and its gradients, formed while a block of p and q is in the cache: keeping those for later takes longer."""
+    shape, v = logits.shape, logits.shape[-1]
+    n = math.prod(shape[:-1])
+    logits, target_logits = logits.reshape(n, v), target_logits.reshape(n, v)
+    counted = np.ones(n, bool) if mask is None else mask.reshape(n)
     m = logits.dtype.type(counted.sum())
-    logp, logq = _log_softmax(target_logits), _log_softmax(logits)           # (..., V)
-    p = np.exp(logp)
-    gap = logp - logq
-    kl = np.vecdot(p, gap)                                                   # (...,)
-    loss = np.asarray(np.where(counted, kl, 0).sum() / m)
-
-    def backward(dloss):
+    scale = np.where(counted, 1 / m, 0)[:, None]                             # (N, 1)
+    kl, dlogits, dtarget_logits = np.empty((n, 1), logits.dtype), np.empty_like(logits), np.empty_like(logits)
+    for rows in blocks(n, v):
+        (p, logp), (q, logq) = _softmax(target_logits[rows]), _softmax(logits[rows])
+        gap = np.subtract(logp, logq, out=logp)
+        kl[rows] = np.vecdot(p, gap)[:, None]
         # log q enters once, weighted by −p, and the softmax brings − q · Σ(−p) = q:       dlogits = q − p
         # p is a weight and stands inside the logarithm; the latter's part is Σ p · ∂log p = 0. Through the softmax's Jacobian
         # the weights' part gives                                                          dtarget_logits = p · (gap − KL)
-        dkl = np.where(counted, dloss / m, 0)[..., None]                     # (..., 1)
-        return (np.exp(logq) - p) * dkl, p * (gap - kl[..., None]) * dkl
+        q -= p
+        np.multiply(q, scale[rows], out=dlogits[rows])
+        gap -= kl[rows]
+        gap *= p
+        np.multiply(gap, scale[rows], out=dtarget_logits[rows])
+    loss = np.asarray(np.where(counted, kl[:, 0], 0).sum() / m)
+    return loss, dlogits.reshape(shape), dtarget_logits.reshape(shape)
 
-    return loss, backward
+
+def _softmax(logits):
+    """softmax(logits) and its logarithm."""
+    logp = logits - logits.max(1, keepdims=True)
+    p = np.exp(logp)
+    total = p @ np.ones((logits.shape[1], 1), logits.dtype)                  # the sum of each row, faster than .sum(1)
+    p /= total
+    logp -= np.log(total)
+    return p, logp
 
 
-def _log_softmax(logits):
-    shifted = logits - logits.max(-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return shifted
+def _times(dloss, *grads):
+    """The gradients for this dloss. What follows a loss is mostly nothing, and then it is 1 and they are there already."""
+    return grads if dloss == 1 else tuple(grad * dloss for grad in grads)
 
 
 def _check(function, logits, target_logits, mask):

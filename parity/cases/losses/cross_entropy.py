@@ -37,12 +37,13 @@ def token_ids(draw, *shape, below):
     equivalent={"max(v - 1, 1) -> max(v - 1, 2)": "it matters to one class alone, whose log p is 0 whatever its share"},
 )
 def cross_entropy(draw):
-    *leading, v = draw(dims(min_rank=1, max_rank=3, min_last=1))
+    shape = draw(dims(min_rank=1, max_rank=3, min_last=1))
+    *leading, v = draw(one_of(shape, shape, shape, (3, 20000)))         # the last: more than a block
     if draw(flag()):
         targets, ignored = token_ids(draw, *leading, below=v), draw(left_out(-100))
     else:
         targets, ignored = ids(*leading, below=v), draw(one_of(0, -1))
-    how = draw(one_of(dict(), dict(normalizer=draw(number(0.5, 9.0))), dict(reduction="sum"), dict(reduction="none")))
+    how = draw(one_of(dict(), dict(), dict(normalizer=draw(number(0.5, 9.0))), dict(reduction="sum"), dict(reduction="none")))
     return dict(logits=array(*leading, v), targets=targets, ignore_index=ignored, **how,
                 class_weights=draw(left_out(maybe(array(v, low=0.5, high=2.0)))),
                 label_smoothing=draw(left_out(one_of(0.0, 0.1, 1.0))), smoothing=draw(left_out(one_of("all", "others"))),
