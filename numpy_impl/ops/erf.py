@@ -37,6 +37,8 @@ _FAR = [
 # weighting in 60-digit arithmetic) on x² ≤ 16, beyond which erf is 1 in float32. All coefficients are positive: nothing cancels.
 _NUMERATOR = [0.128379171, 0.122914393, 0.0189568095, 0.00185341502]   # of 1, x², x⁴, x⁶
 _DENOMINATOR = [1.0, 0.156893678, 0.0236904528, 0.000324940272]
+_FAR_OUT = 16  # both the bound of x² and, as a row of equal numbers, the constant term
+_CUBICS = np.array([_NUMERATOR, _DENOMINATOR], np.float32) / np.array([_FAR_OUT, 1, 1, 1], np.float32)
 
 
 def erf(x: NDArray) -> tuple[NDArray, Callable]:
@@ -68,35 +70,40 @@ def erf(x: NDArray) -> tuple[NDArray, Callable]:
     array([1.1284e+00, 8.7880e-01, 1.0000e-04])
     """
     floats("erf", x=x)
-    y = by_blocks(_erf, x)
+    y = by_blocks(_erf, x, scratch=6)
 
     def backward(dy):
         # The derivative of an integral by its upper end is the integrand there.
-        def fill(dy, x, dx):
-            np.multiply(x, -x, out=dx)
-            np.exp(dx, out=dx)
-            dx *= 2 / math.sqrt(math.pi)
-            dx *= dy
+        def fill(dy, x, dx, scratch):
+            slope = scratch[0]
+            np.multiply(x, x, out=slope)
+            np.negative(slope, out=slope)
+            np.exp(slope, out=slope)
+            slope *= 2 / math.sqrt(math.pi)
+            np.multiply(dy, slope, out=dx)
 
-        return by_blocks(fill, dy, x)
+        return by_blocks(fill, dy, x, scratch=1)
 
     return y, backward
 
 
-def _erf(x: NDArray, y: NDArray) -> None:
-    """y = erf(x) for a piece (one axis) of an array."""
-    (_erf32 if x.dtype == np.float32 else _erf64)(x, y)
+def _erf(x: NDArray, y: NDArray, scratch: NDArray) -> None:
+    """y = erf(x) for a piece (one axis) of an array, with six rows to work in."""
+    if x.dtype == np.float32:
+        _erf32(x, y, scratch)
+    else:
+        _erf64(x, y)
 
 
-def _erf32(x: NDArray, y: NDArray) -> None:
-    powers = np.empty((4, x.size), x.dtype)
-    one, x2, x4, x6 = powers
-    one[:] = 1
-    np.minimum(x * x, 16, out=x2)              # keeps ∞ out of the quotient; NaN passes
+def _erf32(x: NDArray, y: NDArray, scratch: NDArray) -> None:
+    powers, sums = scratch[:4], scratch[4:]
+    far, x2, x4, x6 = powers
+    far[:] = _FAR_OUT
+    np.multiply(x, x, out=x2)
+    np.minimum(x2, far, out=x2)                # keeps ∞ out of the quotient; NaN passes
     np.multiply(x2, x2, out=x4)
     np.multiply(x4, x2, out=x6)
-    cubics = np.array([_NUMERATOR, _DENOMINATOR], x.dtype)
-    numerator, denominator = cubics @ powers   # both in one matrix product: NumPy would take a dozen passes over x
+    numerator, denominator = np.matmul(_CUBICS, powers, out=sums)  # both in one: NumPy would take a dozen passes over x
     np.divide(numerator, denominator, out=y)
     y *= x
     y += x

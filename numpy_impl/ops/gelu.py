@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import floats
-from numpy_impl.ops._blocks import _NUMBERS, by_blocks
-from numpy_impl.ops.erf import _erf
+from numpy_impl.ops._blocks import by_blocks, chain_rule
+from numpy_impl.ops.erf import _erf64
 from numpy_impl.ops.sigmoid import _sigmoid
 
 # float32: 2 Φ(x) − 1 = erf(x / √2) = tanh(x · N / D), each of N and D a weighted sum of 1, x², g and g², where g = exp(−x² / 4). Such a
@@ -17,6 +17,8 @@ from numpy_impl.ops.sigmoid import _sigmoid
 # 6 the tanh is 1 in float32. All weights are positive: nothing cancels and D has no zero.
 _NUMERATOR = [0.823792693, 0.0437033562, 0.144046708, 0.0105836615]   # of 1, x², g, g²
 _DENOMINATOR = [1.0, 0.01090677, 0.197572495, 0.0286988431]
+_LEAST = -512  # both the bound of −x² / 4, where exp is 0 in float32, and, as a row of equal numbers, the constant term
+_WEIGHTS = np.array([_NUMERATOR, _DENOMINATOR], np.float32) / np.array([_LEAST, -1 / 4, 1, 1], np.float32)  # of _LEAST, −x² / 4, g, g²
 
 
 def gelu(x: NDArray) -> tuple[NDArray, Callable]:
@@ -44,45 +46,41 @@ def gelu(x: NDArray) -> tuple[NDArray, Callable]:
     array([-0.0833,  0.5   ,  1.0852])
     """
     floats("gelu", x=x)
-
-    far = 2048                                  # where x² is cut off: exp(−far / 2) is 0
-    weights = np.array([_NUMERATOR, _DENOMINATOR], x.dtype)
-    weights[:, 0] /= far                        # the constant term is kept as `far`, not as 1: its row is the bound too
-    scratch = np.full((6, min(x.size, _NUMBERS)), far, x.dtype)  # one memory for all pieces, which stays in the cache
-
-    def fill(x, y, slope):
-        terms, sums = scratch[:4, :x.size], scratch[4:, :x.size]
-        far, square, g, density = terms
-        cdf, _ = sums
-        np.multiply(x, x, out=square)
-        np.minimum(square, far, out=square)     # keeps ∞ out of what follows; NaN passes
-        np.multiply(square, -1 / 4, out=g)
-        np.exp(g, out=g)
-        np.multiply(g, g, out=density)          # exp(−x² / 2), which is 0 far out
-        # First y = erf(x / √2).
-        if x.dtype == np.float32:
-            numerator, denominator = np.matmul(weights, terms, out=sums)
-            # slope and y are not in the cache yet: slow arithmetic goes on while their memory is fetched, a product would wait.
-            np.divide(numerator, denominator, out=slope)
-            slope *= x
-            np.tanh(slope, out=y)
-        else:
-            _erf(x * math.sqrt(1 / 2), y)
-        y *= 1 / 2
-        np.add(y, 1 / 2, out=cdf)               # Φ
-        np.multiply(x, cdf, out=y)
-        # y′ = Φ + x · Φ′, and Φ′ is the normal density exp(−x² / 2) / √(2π).
-        np.multiply(density, 1 / math.sqrt(2 * math.pi), out=slope)
-        slope *= x
-        slope += cdf
-
-    y, slope = by_blocks(fill, x, outputs=2)
+    y, slope = by_blocks(_gelu, x, outputs=2, scratch=6)
 
     def backward(dy):
-        with np.errstate(all="ignore"):
-            return np.asarray(dy * slope)
+        return chain_rule(dy, slope)
 
     return y, backward
+
+
+def _gelu(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
+    """GELU and its derivative for a piece of an array, with six rows to work in."""
+    terms, sums = scratch[:4], scratch[4:]
+    least, exponent, g, density = terms
+    cdf, _ = sums
+    least[:] = _LEAST
+    np.multiply(x, -1 / 4, out=exponent)
+    exponent *= x
+    np.maximum(exponent, least, out=exponent)   # keeps −∞ out of what follows; NaN passes
+    np.exp(exponent, out=g)
+    np.multiply(g, g, out=density)              # exp(−x² / 2)
+    # First y = erf(x / √2).
+    if x.dtype == np.float32:
+        numerator, denominator = np.matmul(_WEIGHTS, terms, out=sums)
+        # slope and y are not in the cache yet: slow arithmetic goes on while their memory is fetched, a product would wait.
+        np.divide(numerator, denominator, out=slope)
+        slope *= x
+        np.tanh(slope, out=y)
+    else:
+        _erf64(x * math.sqrt(1 / 2), y)
+    y *= 1 / 2
+    np.add(y, 1 / 2, out=cdf)                   # Φ
+    np.multiply(x, cdf, out=y)
+    # y′ = Φ + x · Φ′, and Φ′ is the normal density exp(−x² / 2) / √(2π).
+    np.multiply(density, 1 / math.sqrt(2 * math.pi), out=slope)
+    slope *= x
+    slope += cdf
 
 
 def gelu_tanh(x: NDArray) -> tuple[NDArray, Callable]:
@@ -110,34 +108,35 @@ def gelu_tanh(x: NDArray) -> tuple[NDArray, Callable]:
     array([-0.083 ,  0.5   ,  1.0861])
     """
     floats("gelu_tanh", x=x)
-    a, b = math.sqrt(2 / math.pi), 0.044715
-    scratch = np.empty((2, min(x.size, _NUMBERS)), x.dtype)             # one memory for all pieces, which stays in the cache
-
-    def fill(x, y, slope):
-        square, sigma = scratch[:, :x.size]
-        np.multiply(x, x, out=square)
-        # σ = ½ (1 + tanh z), of the inner z = a x + a b x³ = (a + a b x²) x
-        np.multiply(square, a * b, out=sigma)
-        sigma += a
-        sigma *= x
-        np.tanh(sigma, out=sigma)
-        sigma *= 1 / 2
-        sigma += 1 / 2
-        np.multiply(x, sigma, out=y)
-        # y′ = σ + x σ′.  σ is the logistic function of 2 z, so that σ′ = σ (1 − σ) · 2 z′, with z′ = a + 3 a b x²; and x σ is y.
-        square *= 6 * a * b
-        square += 2 * a                         # 2 z′
-        np.subtract(1, sigma, out=slope)
-        slope *= y
-        slope *= square
-        slope += sigma
-
-    y, slope = by_blocks(fill, x, outputs=2)
+    y, slope = by_blocks(_gelu_tanh, x, outputs=2, scratch=2)
 
     def backward(dy):
-        return by_blocks(np.multiply, dy, slope)
+        return chain_rule(dy, slope)
 
     return y, backward
+
+
+def _gelu_tanh(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
+    """The tanh form and its derivative for a piece of an array, with two rows to work in."""
+    a, b = math.sqrt(2 / math.pi), 0.044715
+    square, rest, *_ = scratch
+    np.multiply(x, x, out=square)
+    # σ = ½ (1 + tanh z), of the inner z = a x + a b x³ = (a + a b x²) x
+    np.multiply(square, a * b, out=rest)
+    rest += a
+    rest *= x
+    sigma = slope
+    np.tanh(rest, out=sigma)
+    sigma *= 1 / 2
+    sigma += 1 / 2
+    np.multiply(x, sigma, out=y)
+    # y′ = σ + x σ′.  σ is the logistic function of 2 z, so that σ′ = σ (1 − σ) · 2 z′, with z′ = a + 3 a b x²; and x σ is y.
+    square *= 6 * a * b
+    square += 2 * a                             # 2 z′
+    np.subtract(1, sigma, out=rest)
+    rest *= y
+    rest *= square
+    slope += rest
 
 
 def gelu_sigmoid(x: NDArray) -> tuple[NDArray, Callable]:
@@ -179,6 +178,6 @@ def gelu_sigmoid(x: NDArray) -> tuple[NDArray, Callable]:
     y, slope = by_blocks(fill, x, outputs=2)
 
     def backward(dy):
-        return by_blocks(np.multiply, dy, slope)
+        return chain_rule(dy, slope)
 
     return y, backward

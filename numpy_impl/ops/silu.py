@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import floats, positive
-from numpy_impl.ops._blocks import by_blocks
+from numpy_impl.ops._blocks import by_blocks, chain_rule
 from numpy_impl.ops.sigmoid import _sigmoid
 
 
@@ -35,23 +35,23 @@ def silu(x: NDArray) -> tuple[NDArray, Callable]:
     array([0.0723, 0.5   , 1.0908])
     """
     floats("silu", x=x)
-
-    def fill(x, y, slope):
-        sigma = slope
-        _sigmoid(x, sigma)
-        np.multiply(x, sigma, out=y)
-        # y′ = σ + x · σ (1 − σ) = σ + y − y σ
-        rest = y * sigma
-        slope += y
-        slope -= rest
-
-    y, slope = by_blocks(fill, x, outputs=2)
+    y, slope = by_blocks(_silu, x, outputs=2, scratch=1)
 
     def backward(dy):
-        with np.errstate(all="ignore"):
-            return np.asarray(dy * slope)
+        return chain_rule(dy, slope)
 
     return y, backward
+
+
+def _silu(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
+    """SiLU and its derivative for a piece of an array, with a row to work in."""
+    sigma, rest = slope, scratch[0]
+    _sigmoid(x, sigma)
+    np.multiply(x, sigma, out=y)
+    # y′ = σ + x · σ (1 − σ) = σ + y − y σ
+    np.multiply(y, sigma, out=rest)
+    slope += y
+    slope -= rest
 
 
 def mish(x: NDArray) -> tuple[NDArray, Callable]:
@@ -84,22 +84,28 @@ def mish(x: NDArray) -> tuple[NDArray, Callable]:
     """
     floats("mish", x=x)
 
-    def fill(x, y, slope):
-        e = np.exp(np.minimum(x, 20))           # beyond 20 the gate is 1, and n would overflow
-        n = e * (e + 2)
-        gate = n / (n + 2)
+    def fill(x, y, slope, scratch):
+        e, n, gate = scratch
+        np.minimum(x, 20, out=e)                # beyond 20 the gate is 1, and n would overflow
+        np.exp(e, out=e)
+        np.add(e, 2, out=n)
+        n *= e
+        np.add(n, 2, out=gate)
+        np.divide(n, gate, out=gate)
         np.multiply(x, gate, out=y)
         # y′ = gate + x · tanh′(softplus) · softplus′,  with  tanh′ = 1 − gate²  and  softplus′ = σ = e / (1 + e).
-        np.multiply(gate, gate, out=slope)
-        np.subtract(1, slope, out=slope)
-        slope *= e / (1 + e)
+        np.add(1, e, out=n)
+        np.divide(e, n, out=slope)
         slope *= x
+        np.multiply(gate, gate, out=n)
+        np.subtract(1, n, out=n)
+        slope *= n
         slope += gate
 
-    y, slope = by_blocks(fill, x, outputs=2)
+    y, slope = by_blocks(fill, x, outputs=2, scratch=3)
 
     def backward(dy):
-        return by_blocks(np.multiply, dy, slope)
+        return chain_rule(dy, slope)
 
     return y, backward
 
@@ -136,16 +142,18 @@ def softplus(x: NDArray, *, beta: float = 1.0) -> tuple[NDArray, Callable]:
     floats("softplus", x=x)
     positive("softplus", beta=beta)
 
-    def forward(x, y):
-        z = x * beta
-        np.abs(z, out=y)
-        np.negative(y, out=y)
-        np.exp(y, out=y)
-        np.log1p(y, out=y)
-        y += np.maximum(z, 0)
+    def forward(x, y, scratch):
+        z, e = scratch
+        np.multiply(x, beta, out=z)
+        np.abs(z, out=e)
+        np.negative(e, out=e)
+        np.exp(e, out=e)
+        np.log1p(e, out=y)
+        np.maximum(z, 0, out=z)
+        y += z
         y /= beta
 
-    y = by_blocks(forward, x)
+    y = by_blocks(forward, x, scratch=2)
 
     def backward(dy):
         # y′ = σ(β x), and y knows it: exp(−β y) = 1 / (1 + exp(β x)) = 1 − σ(β x).
