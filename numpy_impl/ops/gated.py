@@ -1,7 +1,7 @@
 """Gated linear units (Dauphin et al. 2017, arXiv:1612.08083; Shazeer 2020, arXiv:2002.05202): one half opens the door for the other.
 
-All have the derivative of a product: with a = act(gate), y = a · up gives dup = dy · a and da = dy · up, and the activation's own
-pullback takes da to dgate.
+All have the derivatives of a product: y = act(gate) · up gives ∂y/∂up = act(gate) and ∂y/∂gate = act′(gate) · up. The forward has both at
+hand and keeps them; the backward is one product with each.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byhand.checks import floats, same_shape
-from numpy_impl.ops.gelu import gelu, gelu_tanh
-from numpy_impl.ops.relu import relu
-from numpy_impl.ops.sigmoid import sigmoid
-from numpy_impl.ops.silu import silu
+from numpy_impl.ops._blocks import by_blocks, chain_rule
+from numpy_impl.ops.gelu import _gelu, _gelu_tanh
+from numpy_impl.ops.sigmoid import _sigmoid
+from numpy_impl.ops.silu import _silu
 
 
 def glu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -41,7 +41,7 @@ def glu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> dup.round(4)
     array([0.5   , 0.8808])
     """
-    return _gated("glu", sigmoid, gate, up)
+    return _gated("glu", _sigmoid_and_slope, gate, up)
 
 
 def reglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -66,7 +66,7 @@ def reglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> backward(np.ones(2))
     (array([0., 3.]), array([0., 2.]))
     """
-    return _gated("reglu", relu, gate, up)
+    return _gated("reglu", _relu_and_slope, gate, up)
 
 
 def geglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -91,7 +91,7 @@ def geglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> y.round(4)
     array([-0.476 ,  5.8635])
     """
-    return _gated("geglu", gelu, gate, up)
+    return _gated("geglu", _gelu, gate, up)
 
 
 def geglu_tanh(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -116,7 +116,7 @@ def geglu_tanh(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> y.round(4)
     array([-0.4764,  5.8638])
     """
-    return _gated("geglu_tanh", gelu_tanh, gate, up)
+    return _gated("geglu_tanh", _gelu_tanh, gate, up)
 
 
 def swiglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -141,7 +141,7 @@ def swiglu(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> y.round(4)
     array([-0.8068,  5.2848])
     """
-    return _gated("swiglu", silu, gate, up)
+    return _gated("swiglu", _silu, gate, up)
 
 
 def bilinear(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
@@ -166,19 +166,42 @@ def bilinear(gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
     >>> backward(np.ones(2))
     (array([3., 4.]), array([-1.,  2.]))
     """
-    return _gated("bilinear", _identity, gate, up)
+    _checked("bilinear", gate, up)
+
+    def backward(dy):
+        return chain_rule(dy, up), chain_rule(dy, gate)
+
+    return np.asarray(gate * up), backward
 
 
 def _gated(name: str, activation: Callable, gate: NDArray, up: NDArray) -> tuple[NDArray, Callable]:
-    floats(name, gate=gate, up=up)
-    same_shape(name, gate.shape, up=up)
-    a, activation_backward = activation(gate)
+    """y = act(gate) · up; activation(x, y, slope, scratch) writes act(x) into y and act′(x) into slope, for a piece of an array."""
+    _checked(name, gate, up)
+
+    def fill(gate, up, y, by_gate, by_up, scratch):
+        activation(gate, by_up, by_gate, scratch)       # ∂y/∂up = act(gate)
+        np.multiply(by_up, up, out=y)
+        by_gate *= up                                   # ∂y/∂gate = act′(gate) · up
+
+    y, by_gate, by_up = by_blocks(fill, gate, up, outputs=3, scratch=6)  # as many rows as GELU needs, which needs most
 
     def backward(dy):
-        return activation_backward(np.asarray(dy * up)), np.asarray(dy * a)
+        return chain_rule(dy, by_gate), chain_rule(dy, by_up)
 
-    return np.asarray(a * up), backward
+    return y, backward
 
 
-def _identity(x: NDArray) -> tuple[NDArray, Callable]:
-    return x, lambda dy: dy
+def _sigmoid_and_slope(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
+    _sigmoid(x, y)
+    np.subtract(1, y, out=slope)                        # σ′ = σ (1 − σ)
+    slope *= y
+
+
+def _relu_and_slope(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
+    np.maximum(x, 0, out=y)
+    slope[:] = y > 0
+
+
+def _checked(name: str, gate: NDArray, up: NDArray) -> None:
+    floats(name, gate=gate, up=up)
+    same_shape(name, gate.shape, up=up)
