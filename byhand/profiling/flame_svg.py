@@ -51,7 +51,7 @@ def _drawn(box: _Box, total: int, runs: int, peaks: dict[str, int]) -> str:
     node, label = box.node, escape(box.node.frame.label)
     x, width = box.begin * _WIDTH / total, box.total * _WIDTH / total
     told = (f"{label}\n{box.total / runs / 1e6:,.3f} ms, {box.total / total:.1%}; itself {node.time / runs / 1e6:,.3f} ms\n"
-            f"{node.calls / runs:,g} calls")
+            f"calls: {node.calls / runs:,g}")
     if node.frame.label in peaks:
         told += f"; at most {peaks[node.frame.label] / 2**20:,.2f} MiB at once in one"
     hidden = "" if width > _LEGIBLE else ' display="none"'

@@ -50,9 +50,8 @@ def summary_lines(profile: Profile) -> list[str]:
         lines.append(f"PyTorch's operators {inside / whole:.1%}, Python around them {1 - inside / whole:.1%}")
     cost = profile.watched / profile.plain - 1
     lines.append(f"A plain {profile.what} took {profile.plain:,.2f} ms, a watched one {profile.watched:,.2f} ms ({cost:+.0%}), of which "
-                 f"{whole / profile.runs / 1e6:,.2f} ms are told of above; small components pay most for being watched.")
-    lines.append(f"Memory: at most {_mib(profile.memory.peak)} MiB at once, above what was there before; net is what a component allocated "
-                 "itself and did not free, peak the most in one call, with all that it calls.")
+                 f"{whole / profile.runs / 1e6:,.2f} ms are told of above.")
+    lines.append(f"Memory: at most {_mib(profile.memory.peak)} MiB at once, above what was there before.")
     return lines
 
 

@@ -145,6 +145,32 @@ def test_a_pullback_bears_the_name_of_the_component_that_returned_it(op):
     assert seen == ["ops.shared forward", "ops.three forward", "ops.shared backward", "ops.three backward"]
 
 
+def test_a_method_may_call_that_of_the_class_it_extends(monkeypatch):
+    module = types.ModuleType("numpy_impl.layers.planted_layer")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(LAYER, module.__dict__)
+    seen = []
+    with watched("numpy_impl", lambda frame: seen.append(frame.label), lambda: None):
+        y, backward = module.Twice().forward(3)
+        assert (y, backward(1), module.Twice()(3)) == (8, 2, 8)
+    assert seen == ["layers.Twice forward"] * 2 + ["layers.Twice backward"] * 2 + ["layers.Twice forward"] * 2
+
+
+LAYER = """
+from collections.abc import Callable
+from numpy_impl.layers.module import Module
+
+class Once(Module):
+    def forward(self, x) -> tuple[object, Callable]:
+        return x + 1, lambda dy: dy
+
+class Twice(Once):
+    def forward(self, x) -> tuple[object, Callable]:
+        y, backward = super().forward(x)
+        return y * 2, lambda dy: 2 * backward(dy)
+"""
+
+
 def codes():
     return {component.function: component.function.__code__ for component in components_of("numpy_impl")}
 
