@@ -13,15 +13,15 @@ from byhand.configs.llama import LLAMA_PRESETS, LlamaConfig
 from byhand.configs.lora import LoRAConfig
 
 MODELS = {
-    "3M": LlamaConfig(4096, 256, 128, 4, 4, d_hidden=384, tied=True),
-    "13M": LlamaConfig(4096, 512, 384, 6, 6, d_hidden=1024, tied=True),
+    "1M": LlamaConfig(4096, 256, 128, 2, 4, d_hidden=384, tied=True),
+    "12M": LlamaConfig(4096, 512, 512, 3, 8, d_hidden=1408, tied=True),
     "SmolLM2-135M": LLAMA_PRESETS["smollm2-135m"],
     "TinyLlama-1.1B": LLAMA_PRESETS["tinyllama-1.1b"],
 }
-TINY = dict(model="3M", rank=8, length=32, batch=2)
-MEDIUM = dict(model="13M", rank=16, length=128, batch=2)
+TINY = dict(model="1M", rank=8, length=32, batch=2)
+MEDIUM = dict(model="12M", rank=16, length=128, batch=2)
 LARGE = dict(model="SmolLM2-135M", rank=16, length=256, batch=2)
-POINTS: dict[Any, Any] = {"small": {"3M, rank 8": TINY}, "medium": {"13M, rank 16": MEDIUM}, "large": {"SmolLM2-135M, rank 16": LARGE}}
+POINTS: dict[Any, Any] = {"small": {"1M, rank 8": TINY}, "medium": {"12M, rank 16": MEDIUM}, "large": {"SmolLM2-135M, rank 16": LARGE}}
 
 
 @workload("LoRA step", POINTS, compiled=True)
@@ -70,4 +70,4 @@ def half_step(column: Column, **size: Any) -> Work:
 @workload("LoRA step by rank", {"small": (1, 8, 64), "medium": (1, 4, 16, 64), "large": (1, 4, 16, 64, 256)}, axis="rank")
 def by_rank(column: Column, *, rank: int) -> Work:
     """A Llama of width 128, 2 texts of 128 tokens."""
-    return lora_step(column, model="3M", rank=rank, length=128, batch=2)
+    return lora_step(column, model="1M", rank=rank, length=128, batch=2)
