@@ -104,10 +104,11 @@ def _erf32(x: NDArray, y: NDArray, scratch: NDArray) -> None:
     np.multiply(x2, x2, out=x4)
     np.multiply(x4, x2, out=x6)
     numerator, denominator = np.matmul(_CUBICS, powers, out=sums)  # both in one: NumPy would take a dozen passes over x
-    np.divide(numerator, denominator, out=y)
-    y *= x
-    y += x
-    np.tanh(y, out=y)
+    z = numerator
+    z /= denominator
+    z *= x
+    z += x
+    np.tanh(z, out=y)
 
 
 def _erf64(x: NDArray, y: NDArray) -> None:

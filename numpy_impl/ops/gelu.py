@@ -68,10 +68,10 @@ def _gelu(x: NDArray, y: NDArray, slope: NDArray, scratch: NDArray) -> None:
     # First y = erf(x / √2).
     if x.dtype == np.float32:
         numerator, denominator = np.matmul(_WEIGHTS, terms, out=sums)
-        # slope and y are not in the cache yet: slow arithmetic goes on while their memory is fetched, a product would wait.
-        np.divide(numerator, denominator, out=slope)
-        slope *= x
-        np.tanh(slope, out=y)
+        z = numerator
+        z /= denominator
+        z *= x
+        np.tanh(z, out=y)
     else:
         _erf64(x * math.sqrt(1 / 2), y)
     y *= 1 / 2
