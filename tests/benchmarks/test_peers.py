@@ -18,8 +18,8 @@ from parity.registry import components
 
 TINY: dict[str, dict[str, Any]] = {
     "GPT training step": dict(d_model=32, n_layers=2, n_heads=2, length=16, batch=2, vocabulary=64),
-    "LoRA step": dict(model="3M", rank=4, length=8, batch=2),
-    "QLoRA step": dict(model="3M", rank=4, length=8, batch=2),
+    "LoRA step": dict(model="1M", rank=4, length=8, batch=2),
+    "QLoRA step": dict(model="1M", rank=4, length=8, batch=2),
     "MoE step": dict(d_model=32, n_layers=2, n_heads=2, d_hidden=48, length=16, batch=2),
     "MoE": dict(count=40, d_model=16, d_hidden=32),
     "attention": dict(length=48),
