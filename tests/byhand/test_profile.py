@@ -123,7 +123,7 @@ def test_a_slow_op_is_found_under_its_name_forward_and_backward_apart(op):
     assert [row.calls / profile.runs for row in found] == [1] * len(found)
     assert {row.frame.label for row in found[2:]} == {"ops.linear forward", "ops.linear backward", "work"}
     seconds = [row.time / profile.runs / 1e9 for row in found[:2]]
-    assert 0.05 <= seconds[0] < 0.1 and 0.02 <= seconds[1] < 0.05
+    assert seconds[0] >= 0.05 and seconds[1] >= 0.02        # a busy machine may sleep longer
     assert sum(row.time for row in found) == profile.time.sum("time")
     assert profile.plain >= 70 and profile.watched >= 70 and profile.runs == 2
 
