@@ -6,7 +6,6 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from cyclopts import Parameter
 from rich.progress import track
 
 from benchmarks.studies.commands import COMMANDS, log, out
-from benchmarks.workload import Row, Size
+from benchmarks.workload import Size
 
 app = cyclopts.App(name="benchmarks", help=__doc__.split("\n")[0], version_flags=(), result_action="return_value")
 for _command in COMMANDS:
@@ -90,12 +89,17 @@ def run(
         figures = {}
         try:
             effort = runner.Effort(rounds, seconds)
-            runner.measure(
-                chosen, sizes, threads=threads, effort=effort, compiled=compiled, with_peers=peers, quiet=not verbose, progress=_progress,
-                figures=figures,
-            )
-        finally:
-            _write(figures, json_)
+            for _ in track(
+                runner.measure(
+                    chosen, sizes, threads=threads, effort=effort, compiled=compiled, with_peers=peers, quiet=not verbose, figures=figures
+                ),
+                "measuring", total=sum(map(len, runner.plan(chosen, threads).values())), console=log, disable=not sys.stderr.isatty(),
+            ):
+                _write(figures, json_)             # a long run that is ended leaves what it has
+        except KeyboardInterrupt:
+            log.print(f"interrupted after {len(figures.get('rows', ()))} rows", style="yellow")
+            if not figures.get("rows"):
+                raise
     show(figures, out)
     if plots:
         from benchmarks.plots import draw
@@ -112,10 +116,6 @@ def run(
         show_comparison(comparison, out)
         slower = bool(comparison.slower)
     return 1 if slower or any(row["errors"] for row in figures["rows"]) else 0
-
-
-def _progress(rows: Sequence[Row], label: str) -> Iterator[Row]:
-    yield from track(rows, label, console=log, disable=not sys.stderr.isatty())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,12 @@ def measure(
     compiled: bool = True,
     with_peers: bool = True,
     quiet: bool = True,
-    progress: Callable[[Sequence[Row], str], Iterator[Row]] | None = None,
-    figures: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Measure the rows; `figures` is filled as the run goes on, so that what was measured is not lost when it is interrupted."""
+    figures: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Measure the rows one after the other; each is yielded when it is done, and `figures` holds all that was done."""
     effort = effort or Effort()
     found = peers() if with_peers else []
     by_threads = plan(rows, threads)
-    figures = {} if figures is None else figures
     figures |= {"schema": 2, "machine": _machine(size, effort, list(by_threads)), "rows": []}
     machine = figures["machine"]
     asked_of = [p for p in found if any(p in peers_of(row, found) for row in rows)]
@@ -105,11 +103,12 @@ def measure(
     for count, chosen in by_threads.items():
         with processes(count, size, quiet=quiet) as workers:
             bench = _Bench(workers, count, effort, compiled, [p for p in found if p.version is not None], machine)
-            label = f"{count} thread{'s' * (count > 1)}"
-            for row in progress(chosen, label) if progress else chosen:
-                figures["rows"].append(bench.row(row))
+            for row in chosen:
+                began = time.perf_counter()
+                line = bench.row(row)
+                figures["rows"].append(line | {"took": time.perf_counter() - began})
                 machine["seconds"] = time.perf_counter() - started
-    return figures
+                yield line
 
 
 def _machine(size: Size, effort: Effort, threads: list[int]) -> dict[str, Any]:

@@ -69,13 +69,14 @@ def _written(name: str, config: LlamaConfig, count: int, rounds: int) -> dict[st
         "products": _products([a for n, a in models["numpy"].state_dict().items() if a.ndim == 2]),
         "torch products": _torch_products([a for n, a in models["numpy"].state_dict().items() if a.ndim == 2]),
     }
-    times: dict[str, list[float]] = {column: [] for column, writer in writers.items() if writer is not None}
+    available = {column: writer for column, writer in writers.items() if writer is not None}
+    times: dict[str, list[float]] = {column: [] for column in available}
     texts: dict[str, list[int]] = {}
     prompt = np.random.default_rng(0).integers(0, config.vocabulary, PROMPT).tolist()
     with torch.inference_mode():
         for measured in range(-1, rounds):
             for column in times:
-                step, last, text = writers[column](prompt), None, []
+                step, last, text = available[column](prompt), None, []
                 for _ in range(count):
                     started = time.perf_counter()
                     last = step(last)

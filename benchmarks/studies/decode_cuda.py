@@ -28,7 +28,7 @@ class _Fixed:
     def __init__(self, model: Llama, room: int):
         config = model.config
         weight = model.tokens.weight
-        shape = (config.n_layers, 2, 1, config.n_kv_heads or config.n_heads, room, config.rope.head_width)  # type: ignore[union-attr]
+        shape = (config.n_layers, 2, 1, config.n_kv_heads or config.n_heads, room, config.rope.head_width)
         self.held = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=weight.device)
         self.keys = torch.arange(room, device=weight.device)

@@ -105,7 +105,7 @@ def ranks(bench: Bench) -> dict[str, Any]:
     for kind, way in (("full", "full"), ("lora", "r=8")):
         tried[way] = {lr: bench.train(f"{way}, lr {lr:g}", lr=lr, **ways[way]) for lr in RATES[kind]}
     best = {way: min(found, key=lambda lr: found[lr].after) for way, found in tried.items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for way, options in ways.items():
         lr = best["full"] if way == "full" else best["r=8"]
         runs = [tried[way][lr] if seed == 0 and way in tried else bench.train(f"{way}, seed {seed}", lr=lr, seed=seed, **options)
@@ -132,7 +132,7 @@ def quantized(bench: Bench) -> dict[str, Any]:
         "float32": None, "NF4": Quantization("nf4"), "NF4, double": Quantization("nf4", double=True), "FP4": Quantization("fp4"),
         "NF4, blocks of 256": Quantization("nf4", 256),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, how in kinds.items():
         model = numpy_base(bench.base, how, rng=np.random.default_rng(0))
         loss = evaluate(model, batches)
@@ -144,13 +144,14 @@ def quantized(bench: Bench) -> dict[str, Any]:
 
 def tiers(bench: Bench) -> dict[str, Any]:
     """Every validation tier, and the shipped configurations against noise."""
-    own, nano = dict(model=bench.where), dict(options=dict(batch=4, length=32, adapter_dropout=0.1))
+    own: dict[str, Any] = dict(model=bench.where)
+    nano: dict[str, Any] = dict(options=dict(batch=4, length=32, adapter_dropout=0.1))
     plans = [("quick", make_plan("quick", **own)), ("convergence", make_plan("convergence", **own)), ("long", make_plan("long", **own)),
              ("resume", make_plan("resume", **own, **nano)), ("memory", make_plan("memory", **own, bound=96)),
              ("quick, SmolLM2-135M", make_plan("quick", model="smollm2-135m")),
              ("memory, SmolLM2-135M", make_plan("memory", model="smollm2-135m"))]
     plans += [(f"convergence, {file.stem}", make_plan("convergence", file=file, options=dict(steps=30), **own)) for file in CONFIGS]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for title, plan in plans:
         result = carry_out(plan)
         rows.append({"tier": title, "kept": result.kept, "checks": [check._asdict() for check in result.checks],

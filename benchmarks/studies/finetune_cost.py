@@ -52,7 +52,7 @@ def _against_peft(bench: Bench, config: FinetuneConfig) -> dict[str, Any]:
     seconds, losses = in_turn(bench.rounds, {"ours": step, "peft": theirs})
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
-        "targets": list(config.targets), "r": config.r, "batch": config.batch, "length": config.length, "seconds": medians,
+        "targets": list(config.targets or ()), "r": config.r, "batch": config.batch, "length": config.length, "seconds": medians,
         "quartiles": {name: statistics.quantiles(times, n=4)[::2] for name, times in seconds.items() if len(times) > 1},
         "speedup": medians["peft"] / medians["ours"],
         "parameters": [sum(array.size for array in one.trained().values()), sum(map(torch.numel, trained))],

@@ -1,5 +1,6 @@
 """One QLoRA update on a GPU, ours or peft's with bitsandbytes: `python -m benchmarks.studies.memory_cuda MODEL byhand|peft`."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -47,21 +48,22 @@ def _byhand(config: LlamaConfig) -> tuple[list[nn.Parameter], Callable[[Tensor],
 
 def _peft(config: LlamaConfig) -> tuple[list[nn.Parameter], Callable[[Tensor], Tensor]]:
     """transformers' Llama, its blocks' matrices as bitsandbytes keeps them, peft's adapters, gradient checkpointing."""
-    import bitsandbytes as bnb
     import peft
     import transformers
 
     from byhand.hugging_face.llama import llama_config_to_hugging_face
 
+    layers: Any = importlib.import_module("bitsandbytes.nn")         # its names are not exported for type checkers
     theirs = transformers.LlamaConfig(**{k: v for k, v in llama_config_to_hugging_face(config).items() if k != "model_type"})
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(theirs).to(torch.bfloat16)
+        model: Any = transformers.LlamaForCausalLM(theirs)
+        model = model.to(torch.bfloat16)
     for name, module in list(model.model.layers.named_modules()):
         if isinstance(module, nn.Linear):
             weight = 0.02 * torch.randn(module.weight.shape, dtype=torch.bfloat16)
-            small = bnb.nn.Linear4bit(module.in_features, module.out_features, bias=False, compute_dtype=torch.bfloat16,
+            small = layers.Linear4bit(module.in_features, module.out_features, bias=False, compute_dtype=torch.bfloat16,
                                       compress_statistics=True, quant_type="nf4", device="meta")
-            small.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4").to(DEVICE)
+            small.weight = layers.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4").to(DEVICE)
             model.model.layers.set_submodule(name, small)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
