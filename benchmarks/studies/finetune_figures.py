@@ -43,7 +43,8 @@ def _draw_qlora(figures: Figures, curves: Any, ends: Any) -> None:
     styles: tuple[dict[str, Any], ...] = dict(lw=3.2, alpha=0.55), dict(lw=1.6, ls=(0, (4, 2)))
     for (way, runs), color, style in zip(figures["losses"].items(), (BLUE, ORANGE), styles, strict=True):
         by_step = list(zip(*runs, strict=True))
-        curves.plot(range(1, len(by_step) + 1), list(map(statistics.fmean, by_step)), color=color, label=f"{way}, training, mean of {len(runs)} seeds", **style)
+        label = f"{way}, training, mean of {len(runs)} seeds"
+        curves.plot(range(1, len(by_step) + 1), list(map(statistics.fmean, by_step)), color=color, label=label, **style)
         looks = {int(step): loss for step, loss in figures["curves"][way].items() if step != "0"}
         curves.plot(list(looks), list(looks.values()), "o" if color == BLUE else "x", ms=5, color=color, label=f"{way}, text kept apart")
     curves.set_xscale("log")
