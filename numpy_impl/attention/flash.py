@@ -45,12 +45,13 @@ from numpy.typing import NDArray
 from byhand import checks
 from byhand.checks import at_least_rank, floats, in_range, per_axis, positive, same_shape
 from byhand.noise import Noise
+from numpy_impl.attention._room import Room
 from numpy_impl.ops._blocks import blocks
 from numpy_impl.ops.random_bits import random_bits
 
 Window = tuple[int | None, int | None]
 
-_TILE = 96, 128     # queries and keys: products of up to a million terms (96 · 128 · 64) are multiplied where they lie, unpacked
+_TILE = 64, 192     # queries and keys: products of up to a million terms (64 · 192 · 64) are multiplied where they lie, unpacked
 _CALM = 20.0        # between exp(−20) and exp(20), sums and products neither overflow nor lose their small terms
 _FAR = 1 << 40      # further than any key
 
@@ -169,12 +170,12 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
         part = tuple((piece.start, piece.stop) for piece in (heads, rows, keys))
         return (random_bits(noise, (n, t, s), part=part) >= round(dropout * 2**32)).swapaxes(-1, -2)
 
-    room = _Room(dtype)
+    room = Room(dtype)
     y, peak, total = np.empty((n, t, w), dtype), np.empty((n, 1, t), dtype), np.empty((n, 1, t), dtype)
     # |q · k| ≤ |q| |k|: where no score can be large, exp needs no help, and the peak stays 0.
     calm = slopes is None and abs(scale) * _longest(q) * _longest(k) <= _CALM
     for heads, rows, tiles in _strips(n, s, low, high, tile):
-        columns = _columns(q[heads, rows], scale)                              # (G, E, R)
+        columns = _columns(room, q[heads, rows], scale)                        # (G, E, R)
         g, _, r = columns.shape
         m = np.full((g, 1, r), 0 if calm else np.finfo(dtype).min, dtype)      # not −∞: −∞ − (−∞) would be NaN
         sums, acc = np.zeros((g, 1, r), dtype), np.zeros((g, r, w), dtype)
@@ -196,15 +197,15 @@ def _attend(query, key, value, place, low, high, scale, soft_cap, alibi_slopes, 
         peak[heads, :, rows], total[heads, :, rows] = m, sums
 
     def backward(dy):
-        dy, room = dy.reshape(n, t, w), _Room(dtype)
+        dy, room = dy.reshape(n, t, w), Room(dtype)
         d = np.vecdot(dy, y)[:, None] / total                          # (N, 1, T), D / total
         v1 = np.concatenate([v, np.ones((n, s, 1), dtype)], -1)        # (N, S, W + 1)
         dquery, dkey, dvalue = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         for heads, rows, tiles in _strips(n, s, low, high, tile):
-            columns = _columns(q[heads, rows], scale)                  # (G, E, R)
-            dz = dy[heads, rows] * (grown / total[heads, :, rows]).swapaxes(-1, -2)          # (G, R, W)
+            columns = _columns(room, q[heads, rows], scale)            # (G, E, R)
             g, _, r = columns.shape
-            dcolumns = np.empty((g, w + 1, r), dtype)
+            dz = np.multiply(dy[heads, rows], (grown / total[heads, :, rows]).swapaxes(-1, -2), out=room("dz", g, r, w))     # (G, R, W)
+            dcolumns = room("dcolumns", g, w + 1, r)
             dcolumns[:, :w] = dz.swapaxes(-1, -2)
             dcolumns[:, w:] = 0 if drops else -d[heads, :, rows]       # with R between dy · v and D, D cannot be part of the product
             dq = np.zeros((g, r, e), dtype)
@@ -257,24 +258,12 @@ def _hide(scores: NDArray, start: int, low: NDArray, high: NDArray) -> None:
         np.copyto(scores, -np.inf, where=keys < low)
 
 
-def _columns(rows: NDArray, scale: float) -> NDArray:
+def _columns(room: Room, rows: NDArray, scale: float) -> NDArray:
     """(G, R, E) -> (G, E, R): scaled, and in memory as in shape."""
-    return np.ascontiguousarray(rows.swapaxes(-1, -2)) * scale
+    g, r, e = rows.shape
+    return np.multiply(rows.swapaxes(-1, -2), scale, out=room("columns", g, e, r))
 
 
 def _longest(x: NDArray) -> float:
     """The length of the longest row."""
     return math.sqrt(np.vecdot(x, x).max(initial=0))
-
-
-class _Room:
-    """Memory for temporaries, lent again and again: memory fresh from the system costs more than the arithmetic done in it."""
-
-    def __init__(self, dtype):
-        self.dtype, self.buffers = dtype, {}
-
-    def __call__(self, name: str, *shape: int) -> NDArray:
-        size = math.prod(shape)
-        if name not in self.buffers or self.buffers[name].size < size:
-            self.buffers[name] = np.empty(size, self.dtype)
-        return self.buffers[name][:size].reshape(shape)
