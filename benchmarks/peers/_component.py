@@ -61,13 +61,14 @@ def recipes(library: str, needs: str, functions: Mapping[str, Callable],
         peer(library, of=name, needs=needs)(functools.partial(_build, name, function, prepare))
 
 
-def _build(name: str, function: Callable, prepare: Callable[[Callable, Given], Call], *, size: Size = "medium") -> Work:
+def _build(name: str, function: Callable, prepare: Callable[[Callable, Given], Call], *, size: Size) -> Work:
     what = given(name, size)
     call = prepare(function, what)
     shape = find(name).implementation("numpy")(*what.arrays.values(), **what.rest)[0].shape
     ones = np.ones(shape, dtype=np.float32)
 
     def numbers() -> dict[str, NDArray]:
-        return {label: np.asarray(value) for label, value in zip(["y", *what.gradients], call(cotangent(shape)), strict=True)}
+        found = zip(["y", *what.gradients], call(cotangent(shape)), strict=True)
+        return {label: np.array(value) for label, value in found}              # copies: some libraries use their arrays again
 
     return Work(lambda: call(ones), numbers=numbers)

@@ -6,7 +6,8 @@ def environment(threads: int) -> dict[str, str]:
 
     XLA's CPU client makes as many threads as PJRT_NPROC says. The flags that are often named for it, --xla_cpu_multi_thread_eigen=false and
     intra_op_parallelism_threads, no longer limit it: with them two threads still shared the work of a jitted product (jax 0.10), with
-    PJRT_NPROC=1 one did all of it, by the CPU times in /proc/self/task.
+    PJRT_NPROC=1 one did all of it, by the CPU times in /proc/self/task. (With 2 and more the thread that calls takes a small part, too.)
+thinc multiplies by one thread, however many it is given.
     """
     count = str(threads)
     return {
