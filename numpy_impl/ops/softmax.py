@@ -44,9 +44,11 @@ def softmax(x: NDArray, *, axis: int = -1, mask: NDArray | None = None, temperat
     y = np.empty_like(x3)
     for part, some, kept in _parts(x3, keep):
         z, top = _logits(some, kept, temperature)
+        # y does not see a shift: less the maximum, no exponential exceeds 1. Where the maximum lies between 0 and 20 none overflows anyway,
+        # and the largest is at least 1, so that nothing which counts beside it underflows.
         harmless = (0 <= top) & (top <= _HARMLESS)
         if not harmless.all():
-            z = z - np.where(harmless, 0, top)                   # y does not see a shift, and no exponential exceeds 1
+            z = z - np.where(harmless, 0, top)
         e = np.exp(z, out=y[part])
         e /= _total(e)
         if kept is not None:
