@@ -23,9 +23,10 @@ def prepare(recipe: Callable, given: Given) -> Call:
     return lambda dy: jax.block_until_ready(both(dy, arrays, integers))
 
 
-def _layer_norm(jax: Any, x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
-    mean = x.mean(-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(x.var(-1, keepdims=True) + eps) * weight + bias
+def layer_norm(jax: Any, x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+    """Over the last axis; a little faster than with x.var."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jax.numpy.square(centred).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def _rms_norm(jax: Any, x: Any, weight: Any, eps: float = 1e-6) -> Any:
@@ -60,7 +61,7 @@ recipes("jax.jit", "jax", {
     "ops.softmax": lambda jax, x: jax.nn.softmax(x),
     "ops.log_softmax": lambda jax, x: jax.nn.log_softmax(x),
     "ops.logsumexp": lambda jax, x: jax.nn.logsumexp(x, axis=-1),
-    "ops.layer_norm": _layer_norm,
+    "ops.layer_norm": layer_norm,
     "ops.rms_norm": _rms_norm,
     "ops.linear": lambda jax, x, weight, bias: x @ weight.T + bias,
     "ops.embedding": lambda jax, weight, ids: weight[ids],

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.peers._training import BETAS, gpt, numbers
-from benchmarks.peers.jax_components import attention, cross_entropy
+from benchmarks.peers.jax_components import attention, cross_entropy, layer_norm
 from benchmarks.peers.jax_workloads import adamw_update
 from benchmarks.workload import Work, peer
 
@@ -48,9 +48,7 @@ def _loss(jax: Any, params: Any, ids: Any, heads: int, layers: int, eps: float) 
         return x @ params[f"{name}.weight"].T + params[f"{name}.bias"]
 
     def norm(x: Any, name: str) -> Any:
-        centred = x - x.mean(-1, keepdims=True)
-        scale = jax.lax.rsqrt(jax.numpy.square(centred).mean(-1, keepdims=True) + eps)
-        return centred * scale * params[f"{name}.weight"] + params[f"{name}.bias"]
+        return layer_norm(jax, x, params[f"{name}.weight"], params[f"{name}.bias"], eps)
 
     def attended(x: Any, name: str) -> Any:
         query, key, value = (linear(x, f"{name}.{part}_proj").reshape(b, t, heads, -1).swapaxes(1, 2) for part in "qkv")
