@@ -50,31 +50,40 @@ def bce_with_logits(
 
     # With 1 − σ(x) = exp(−x) · σ(x):  −log σ(x) = softplus(−x)  and  −log(1 − σ(x)) = x + softplus(−x), so
     #     loss = (1 − t) · x + (1 + (w − 1) · t) · softplus(−x)
-    # where no exp overflows in  softplus(−x) = log(1 + exp(−|x|)) + max(−x, 0).
+    # where no exp overflows in  softplus(−x) = log(1 + exp(−|x|)) − min(x, 0).
     shape, x, t = logits.shape, logits.reshape(-1), targets.reshape(-1)
     w = None if pos_weight is None else np.broadcast_to(pos_weight, shape).reshape(-1)
 
     def softplus_and_factor(i):
         """softplus(−x) and what it is multiplied by, for the entries i."""
-        return np.log1p(np.exp(-np.abs(x[i]))) + np.maximum(-x[i], 0), 1 if w is None else 1 + (w[i] - 1) * t[i]
+        softplus = -np.abs(x[i])
+        np.exp(softplus, out=softplus)
+        np.log1p(softplus, out=softplus)
+        softplus -= np.minimum(x[i], 0)
+        return softplus, 1 if w is None else 1 + (w[i] - 1) * t[i]
 
     loss = np.empty_like(x)
     for i in blocks(x.size):
         softplus, factor = softplus_and_factor(i)
-        loss[i] = (1 - t[i]) * x[i] + factor * softplus
+        np.multiply(1 - t[i], x[i], out=loss[i])
+        softplus *= factor
+        loss[i] += softplus
     n = x.size if reduction == "mean" else 1
     loss = loss.reshape(shape) if reduction == "none" else np.asarray(loss.sum() / n)
 
     def backward(dloss):
         dlogits, dtargets = np.empty_like(x), np.empty_like(x)
+        share = np.reshape(dloss, -1) / n                           # one for each entry, or for all
         for i in blocks(x.size):
             softplus, factor = softplus_and_factor(i)
-            sigmoid = np.exp(-softplus)                             # σ(x); softplus(−x) has the derivative −σ(−x) = σ(x) − 1
-            dlogits[i] = 1 - t[i] + factor * (sigmoid - 1)
-            dtargets[i] = -x[i] if w is None else (w[i] - 1) * softplus - x[i]
-        dlogits, dtargets = dlogits.reshape(shape), dtargets.reshape(shape)
-        dlogits *= dloss / n
-        dtargets *= dloss / n
-        return dlogits, dtargets
+            dx = np.exp(-softplus)                                  # σ(x)
+            dx -= 1                                                 # softplus(−x) has the derivative −σ(−x) = σ(x) − 1
+            dx *= factor
+            dx += 1 - t[i]
+            dt = np.negative(x[i]) if w is None else (w[i] - 1) * softplus - x[i]
+            dshare = share[i] if reduction == "none" else share
+            np.multiply(dx, dshare, out=dlogits[i])
+            np.multiply(dt, dshare, out=dtargets[i])
+        return dlogits.reshape(shape), dtargets.reshape(shape)
 
     return loss, backward
