@@ -93,7 +93,7 @@ def measure(
     figures |= {"schema": 2, "machine": _machine(size, effort, list(by_threads)), "rows": []}
     machine = figures["machine"]
     asked_of = [p for p in found if any(p in peers_of(row, found) for row in rows)]
-    machine["absent"] |= {p.name: f"{p.needs} is not installed" for p in asked_of if p.version is None}
+    machine["absent"] |= {p.name: f"{p.needs} is not installed (pip install 'byhand[peers]')" for p in asked_of if p.version is None}
     machine["peers"] = {p.name: f"{p.needs} {p.version}" for p in asked_of if p.version is not None}
     if not compiled:
         machine["absent"]["compiled"] = "not asked for"
@@ -140,6 +140,7 @@ class _Bench:
             machine["gpu"] = about["default"]["cuda"]
         else:
             machine["absent"]["cuda"] = "no CUDA device"
+            self._found = [p for p in found if not p.name.endswith("(cuda)")]
         self._tuned = "tuned" in workers
         if self._tuned:
             about["tuned"] = workers["tuned"].ask("about")

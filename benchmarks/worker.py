@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import components, counting, roofline
 from benchmarks.about import describe
+from benchmarks.peers._component import reference
 from benchmarks.workload import Column, Row, Size, Unable, Work, peers_of, workload_rows
 
 
@@ -43,8 +44,8 @@ class Desk:
         answer: dict[str, Any] = {"errors": {}, "unable": {}, "peak_bytes": {}, "prepare_seconds": {}}
         kept: dict[str, Any] = {}
         for column in columns:
-            if column == "onednn" and answer.get("flops") == 0:
-                continue                                 # without a product it is the same code
+            if column == "onednn" and answer.get("mm") == 0:
+                continue                                 # without a product of two matrices it is the same code
             started = time.perf_counter()
             try:
                 with _setting(column):
@@ -72,10 +73,15 @@ class Desk:
         return answer
 
     def _build(self, row: Row, column: str) -> Work:
-        for peer in peers_of(row):
+        others = peers_of(row)
+        of_component = {"size": self._size} if row.group == "components" else {}
+        for peer in others:
             if peer.name == column:
-                return peer.build(**row.options)
-        return row.work(Column(column))
+                return peer.build(**row.options, **of_component)
+        work = row.work(Column(column))
+        if of_component and others and column == "numpy":              # what other libraries are held to; ours, parity compares
+            work.numbers = functools.partial(reference, row.name, self._size)
+        return work
 
     def time(self, seconds: float, most: int) -> dict[str, list[float]]:
         """Every prepared column in turn: seconds of each of its runs, as many as fit into `seconds`, at least one and at most `most`."""

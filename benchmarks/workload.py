@@ -173,8 +173,8 @@ def workload(
 def peer(name: str, *, of: str, needs: str) -> Callable[[Callable[..., Work]], Callable[..., Work]]:
     """Register the decorated builder, `build(**options) -> Work` with `numbers`, as what another library needs for the work of a family.
 
-    For a component there are no options; `benchmarks.components.inputs(name, size)` has the arrays that all columns get. A builder raises
-    `Unable` for options that the library cannot do.
+    For a component the only option is `size`; `benchmarks.components.inputs(name, size)` has the arrays that all columns get. A builder
+    raises `Unable` for options that the library cannot do. What runs on a GPU has a name that ends in "(cuda)".
     """
 
     def register(build: Callable[..., Work]) -> Callable[..., Work]:
