@@ -5,53 +5,83 @@ cost of the definition as PyTorch's eager mode carries it out; a fused form comp
 """
 
 import contextlib
+import re
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # one element of these costs an exponential, a logarithm or the like; everything else costs about an addition
-_TRANSCENDENTAL = ("exp", "log", "tanh", "erf", "sigmoid", "softmax", "gelu", "silu", "mish", "softplus", "elu", "pow", "sin", "cos")
-_FREE = ("empty", "detach", "_local_scalar_dense", "new_empty", "lift_fresh", "set_", "resize_")
+_TRANSCENDENTAL = re.compile(
+    r"_?(exp2?|expm1|log(2|10|1p|addexp|sumexp|it)?|(safe_)?softmax|log_softmax(_backward_data)?|log_sigmoid_(for|back)ward|a?(tan|sin|cos)h?"
+    r"|erf(c|inv)?|sigmoid|pow|(gelu|silu|mish|softplus|elu)(_backward)?)_?"
+)
+_FREE = ("empty", "empty_strided", "empty_like", "detach", "_local_scalar_dense", "new_empty", "lift_fresh", "set_", "resize_")
+_READS_SOME = re.compile(r"(index|index_select|gather|embedding|take|take_along_dim)")         # of the first operand, only what it returns
+_WRITES_SOME = re.compile(r"_?(index_put|index_put_impl|index_add|index_copy|index_fill|scatter|scatter_add|scatter_reduce)_")
 
 
 def count(run: Callable[[], Any]) -> dict[str, Any]:
-    """{"flops", "elements": {"simple", "transcendental"}, "operators"} of one run of PyTorch's work on the CPU."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+    """What one run of PyTorch's work on the CPU costs on paper.
 
+    Returns
+    -------
+    "flops", "elements" ({"simple", "transcendental"}), "operators", and "mm": how many products are of two matrices (not of batches)
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    formulas = {**flop_registry, **_formulas()}
     elements = {"simple": 0, "transcendental": 0}
-    operators = 0
+    counted = {"flops": 0, "operators": 0, "mm": 0}
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal operators
-            result = func(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            formula = formulas.get(func._overloadpacket)
+            if formula is None:
+                with self:                           # without autograd, what is composed of operators comes here whole
+                    result = func.decompose(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            result = func(*args, **kwargs)
             name = func._schema.name.removeprefix("aten::")
             if func.is_view or name in _FREE:
                 return result
-            operators += 1
-            if func._overloadpacket not in flop_registry and func._overloadpacket not in _formulas():
-                kind = "transcendental" if any(word in name for word in _TRANSCENDENTAL) else "simple"
-                elements[kind] += max((t.numel() for t in _tensors((args, result))), default=0)
+            counted["operators"] += 1
+            counted["mm"] += func._overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+            if formula is not None:
+                counted["flops"] += formula(*args, **kwargs, out_val=result)
+            else:
+                kind = "transcendental" if _TRANSCENDENTAL.fullmatch(name.removeprefix("_foreach_")) else "simple"
+                elements[kind] += _touched(name, args, result)
             return result
 
-    with FlopCounterMode(display=False, custom_mapping=_formulas()) as flops, Watch():
+    with Watch():
         run()
-    return {"flops": flops.get_total_flops(), "elements": elements, "operators": operators}
+    return {**counted, "elements": elements}
 
 
-def _tensors(tree: Any) -> Iterator[Any]:
+def _touched(name: str, args: Sequence[Any], result: Any) -> int:
+    """Elements of the largest operand or result, of a list of arrays all together; of those that an index picks only these."""
+    if _READS_SOME.fullmatch(name):
+        args = ()
+    elif _WRITES_SOME.fullmatch(name):
+        args, result = args[1:], None
+    return max((_elements(item) for item in (*args, result)), default=0)
+
+
+def _elements(item: Any) -> int:
     import torch
 
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)
+    if isinstance(item, torch.Tensor):
+        return item.numel()
+    return sum(map(_elements, item)) if isinstance(item, (list, tuple)) else 0
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """The CPU's fused attention, which PyTorch's registry leaves out: two products forward, five backward, over the pairs it looks at."""
+    """What PyTorch's registry leaves out: the CPU's fused attention, two products forward, five backward, over the pairs it looks at, and
+    a matrix times a vector."""
     import torch
 
     def forward(query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **rest: Any) -> int:
@@ -60,12 +90,12 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     def backward(dy: Any, query: Any, key: Any, value: Any, y: Any, lse: Any, dropout_p: float, is_causal: bool, **rest: Any) -> int:
         return 2 * _pairs(query, key, is_causal) * (3 * query.shape[-1] + 2 * value.shape[-1])
 
-    for formula in (forward, backward):
-        formula._get_raw = True                      # type: ignore[union-attr]  # the tensors themselves, not their shapes
     aten = torch.ops.aten
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+        aten.mv: lambda a, x, **rest: 2 * a.numel(),
+        aten.addmv: lambda c, a, x, **rest: 2 * a.numel(),
     }
 
 

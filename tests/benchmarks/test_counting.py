@@ -1,5 +1,7 @@
 """FLOPs, elements and peaks are those that can be worked out on paper; oneDNN computes the same products."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,38 @@ def test_elements_by_kind() -> None:
     counted = counting.count(lambda: torch.exp(x).add(1).t())
     assert counted["elements"] == {"simple": 700, "transcendental": 700}
     assert counted["operators"] == 2                        # the transpose is a view
+
+
+def test_a_module_with_weights_of_its_own_counts_like_the_function() -> None:
+    work = next(row for row in rows("small") if row.name == "layers.Linear").work(Column("torch"))
+    given = inputs("layers.Linear", "small")
+    x = given["call"]["x"]
+    counted = counting.count(work.run)
+    assert counted["flops"] == 3 * 2 * x.size * given["init"]["out_features"] and counted["mm"] == 3
+
+
+def test_elements_are_those_that_are_touched() -> None:
+    a, b, table, few = torch.randn(10, 10), torch.randn(50), torch.randn(1000, 4), torch.arange(3)
+    assert counting.count(lambda: torch._foreach_add([a, b], 1))["elements"]["simple"] == 150
+    assert counting.count(lambda: torch.nn.functional.embedding(few, table))["elements"]["simple"] == 12
+    assert counting.count(lambda: table.index_put_((few,), torch.ones(3, 4)))["elements"]["simple"] <= 2 * 12 + 3
+    for simple in (torch.relu, torch.logical_not, torch.tril):
+        assert counting.count(functools.partial(simple, a))["elements"] == {"simple": 100, "transcendental": 0}
+    params = [torch.nn.Parameter(torch.ones(300)), torch.nn.Parameter(torch.ones(50))]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer = torch.optim.AdamW(params, fused=True)
+    assert 350 <= counting.count(optimizer.step)["elements"]["simple"] < 4 * 350
+
+
+def test_composed_operators_are_taken_apart_without_autograd_too() -> None:
+    x, w, b = torch.randn(8, 16), torch.randn(32, 16), torch.randn(32)
+    plain = counting.count(lambda: torch.nn.functional.linear(x, w, b))
+    with torch.inference_mode():
+        counted = counting.count(lambda: torch.nn.functional.linear(x, w, b))
+    assert counted == plain and counted["flops"] == 2 * 8 * 16 * 32 and counted["elements"]["simple"] == 0
+    with torch.inference_mode():
+        assert counting.count(lambda: w @ x[0])["flops"] == 2 * 32 * 16
 
 
 def test_peaks_are_what_is_allocated() -> None:
