@@ -81,6 +81,8 @@ def run(
     for count in threads or ():
         size("benchmarks", threads=count)
     earlier = _read(compare) if compare else None
+    if earlier and not reuse and earlier["machine"]["size"] != sizes:              # told before a quarter of an hour has gone
+        raise ValueError(f"compare needs two runs of one size; got {earlier['machine']['size']} and {sizes}")
     if reuse:
         figures = _read(reuse)
         _write(figures, json_)
@@ -132,7 +134,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(figures: dict[str, Any], path: Path | None) -> None:
     if path and figures:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        whole = path.with_name(f".{path.name}.tmp")       # in one step: who ends the run while it is written keeps the last one
+        whole.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        whole.replace(path)
 
 
 def main() -> int:
@@ -141,7 +145,10 @@ def main() -> int:
         with contextlib.suppress(BrokenPipeError):
             return int(app(exit_on_error=False, print_error=False, console=log) or 0)
         return 0
-    except (cyclopts.CycloptsError, ValueError) as error:
+    except RuntimeError as error:
+        log.print(f"{error}; --verbose shows what it said", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except (cyclopts.CycloptsError, ValueError, OSError) as error:
         log.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ class Change:
 class Comparison:
     """Rows of both runs, and those only one has.
 
-    drift : by column, the median ratio over all rows: how much faster or slower the machine is today
+    drift : by column, how much faster or slower the machine is today: the median ratio over all rows
     """
 
     changes: list[Change]
@@ -58,7 +58,8 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
 
     A row is slower in a column if its median grew by more than both spreads together (each from the median to the upper or lower quartile,
     doubled) and by more than a tenth. Where ten rows or more are shared, the median change of the column is taken as the machine's own and
-    divided out: a busy or another machine slows all rows alike, a change of code only some.
+    divided out: a busy or another machine slows all rows alike, a change of code only some. What slows all of NumPy's rows but not
+    PyTorch's, by more than a tenth on the same processor, is a change of code too: then PyTorch's change is the machine's.
 
     Raises
     ------
@@ -75,6 +76,10 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     for key in shared:
         ratios.setdefault(key[2], []).append(now[key]["median"] / before[key]["median"])
     drift = {column: statistics.median(values) if len(values) >= 10 else 1.0 for column, values in ratios.items()}
+    if len(ratios.get("torch", ())) >= 10 and _same_torch(old, new):
+        for column in drift.keys() & {"numpy default", "numpy tuned"}:
+            if abs(math.log(drift[column] / drift["torch"])) > math.log(1 + _LEAST):
+                drift[column] = drift["torch"]
     changes = []
     for key in shared:
         then, today = before[key], now[key]
@@ -82,6 +87,15 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
         ratio = today["median"] / then["median"] / drift[key[2]]
         changes.append(Change(*key, then["median"], today["median"], ratio, max(_LEAST, 2 * spreads)))
     return Comparison(changes, drift, [_title(key) for key in before if key not in now], [_title(key) for key in now if key not in before])
+
+
+def _same_torch(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the same PyTorch ran on the same processor."""
+    def told(figures: dict[str, Any]) -> list[Any]:
+        processes = (figures["machine"].get("processes") or {}).values()
+        return [figures["machine"].get("cpu"), {about["default"]["torch"] for about in processes if "default" in about}]
+
+    return told(old) == told(new)
 
 
 def _by_key(figures: dict[str, Any]) -> dict[tuple[str, int, str], dict[str, float]]:

@@ -83,12 +83,12 @@ def merge(answers: dict[str, dict[str, float]]) -> dict[str, Any]:
     return merged
 
 
-def floors(counted: dict[str, Any], rates: dict[str, Any], device: str = "cpu") -> dict[str, float]:
+def floors(counted: dict[str, Any], rates: dict[str, Any], device: str = "cpu", precision: str = "float32") -> dict[str, float]:
     """The least seconds that each kind of work takes at the rates of the machine, each as if it were alone.
 
     counted : flops, bytes, elements and operators of one run
     """
-    gemm, copy = (_ceiling(rates[kind], device) for kind in ("gemm", "copy"))
+    gemm, copy = (_ceiling(rates.get(kind, {}), device) for kind in ("gemm" if precision == "float32" else f"gemm {precision}", "copy"))
     elements = counted.get("elements") or {"simple": 0, "transcendental": 0}
     found = {
         "products": counted.get("flops", 0) / gemm if gemm else 0.0,

@@ -1,5 +1,6 @@
 """A run of the benchmark: which rows, in which columns, measured in turn, and what came of it as one dict (schema 2, see README)."""
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -104,6 +105,9 @@ def measure(
         with processes(count, size, quiet=quiet) as workers:
             bench = _Bench(workers, count, effort, compiled, [p for p in found if p.version is not None], machine)
             for row in chosen:
+                if not bench.columns(row):
+                    machine["absent"][row.name] = f"measured only as {', '.join(row.columns or ())}"
+                    continue
                 began = time.perf_counter()
                 line = bench.row(row)
                 figures["rows"].append(line | {"took": time.perf_counter() - began})
@@ -162,7 +166,7 @@ class _Bench:
 
     def row(self, row: Row) -> dict[str, Any]:
         """Everything about one row."""
-        asked = self._columns(row)
+        asked = self.columns(row)
         told: dict[str, dict[str, Any]] = {}
         line: dict[str, Any] = {
             "name": row.name, "group": row.group, "family": row.family, "axis": row.axis, "at": row.at, "threads": self._threads,
@@ -195,11 +199,13 @@ class _Bench:
                 for column, seconds in answer.items():
                     times.setdefault(_column(label, column), []).extend(seconds)
         for label in asked:
-            self._workers[label].ask("release")
+            with contextlib.suppress(RuntimeError):      # one that ended has nothing left to release
+                self._workers[label].ask("release")
         line["seconds"] = {column: _spread(seconds) for column, seconds in times.items() if column not in line["errors"]}
-        return line | self._cost(told, line["seconds"])
+        return line | self._cost(row, told, line["seconds"])
 
-    def _columns(self, row: Row) -> dict[str, list[str]]:
+    def columns(self, row: Row) -> dict[str, list[str]]:
+        """What each worker is asked for; empty where this machine has no column that can do the work."""
         allowed = row.columns
         asked = {
             "default": ["numpy", "torch", "onednn"] + ["cuda"] * self._cuda,
@@ -219,17 +225,21 @@ class _Bench:
             with np.load(path) as arrays:
                 return answer, {name: arrays[name] for name in arrays.files}
 
-    def _cost(self, told: dict[str, dict[str, Any]], seconds: dict[str, Any]) -> dict[str, Any]:
+    def _cost(self, row: Row, told: dict[str, dict[str, Any]], seconds: dict[str, Any]) -> dict[str, Any]:
         default = told.get("default", {})
         counted = {key: default.get(key) for key in ("flops", "bytes", "elements", "operators")}
-        floor = roofline.floors({key: value for key, value in counted.items() if value is not None}, self._rates)
+        known = {key: value for key, value in counted.items() if value is not None}
+        precision = "bfloat16" if "bfloat16" in row.name else "float32"
+        floors = {device: roofline.floors(known, self._rates, device, precision) for device in ("cpu", "cuda")}
+        devices = {column: "cuda" if "cuda" in column else "cpu" for column in seconds}
+        floor = floors["cuda" if seconds and "cpu" not in devices.values() else "cpu"]
         compiling = told.get("compiled", {}).get("prepare_seconds", {}).get("compiled")
         return counted | {
             "shapes": default.get("shapes", ""),
             "units": default.get("units"),
             "floor": floor,
             "bound": roofline.bound(floor),
-            "share": {c: roofline.share(floor, s["median"]) for c, s in seconds.items() if "cuda" not in c and s["median"]},
+            "share": {c: roofline.share(floors[devices[c]], s["median"]) for c, s in seconds.items() if s["median"]},
             "peak_bytes": {c: b for answer in told.values() for c, b in answer.get("peak_bytes", {}).items()},
             "compile_seconds": compiling,
         }

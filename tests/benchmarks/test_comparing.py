@@ -51,9 +51,18 @@ def test_a_planted_slowdown_is_found_in_its_row_and_column(factor: float) -> Non
 
 
 def test_a_slower_machine_slows_every_row_and_hides_none() -> None:
-    found = compare(figures(), slowed(figures(drift=1.6, seed=1), 3, 1.5))
+    other = slowed(figures(drift=1.6, seed=1), 3, 1.5)
+    other["machine"]["cpu"] = "another"
+    found = compare(figures(), other)
     assert found.drift["numpy default"] == pytest.approx(1.6, rel=0.02)
     assert [c.name for c in found.slower] == ["ops.row_3"] and not found.faster
+
+
+def test_what_slows_all_of_numpy_alone_is_no_drift() -> None:
+    found = compare(figures(), figures(drift=1.3, seed=1))
+    assert {c.column for c in found.slower} == {"numpy default"} and len(found.slower) >= 28
+    assert found.drift["numpy default"] == found.drift["torch"] == pytest.approx(1, rel=0.02)
+    assert not compare(figures(), figures(drift=1.05, seed=1)).slower
 
 
 def test_a_wide_spread_explains_a_change() -> None:
