@@ -150,11 +150,11 @@ class _Bench:
             about["tuned"] = workers["tuned"].ask("about")
         else:
             machine["absent"]["numpy tuned"] = "OpenBLAS has no other kernels to be told to use here"
-        # the same kernels by either way: measured for whole workloads, for components once
+        # the same kernels by either way are measured once
         self._differ = self._tuned and about["tuned"].get("blas") != about["default"].get("blas")
         if self._tuned and not self._differ:
             blas = about["default"]["blas"]
-            machine["same"] = {"numpy tuned": f"OpenBLAS chooses the same kernels by itself ({blas}): components are timed once"}
+            machine["same"] = {"numpy tuned": f"OpenBLAS chooses the same kernels by itself ({blas}): NumPy is timed once"}
         self._rates = machine["roofline"][str(threads)] = roofline.merge(self._ask_rates())
 
     def _ask_rates(self) -> dict[str, dict[str, float]]:
@@ -209,7 +209,7 @@ class _Bench:
         allowed = row.columns
         asked = {
             "default": ["numpy", "torch", "onednn"] + ["cuda"] * self._cuda,
-            "tuned": ["numpy"] if self._tuned and (self._differ or row.group != "components") else [],
+            "tuned": ["numpy"] if self._differ else [],
             "compiled": ["compiled"] + ["cuda compiled"] * self._cuda if row.compiled and self._compiled else [],
             "peers": [p.name for p in peers_of(row, self._found)],
         }
