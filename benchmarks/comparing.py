@@ -12,7 +12,7 @@ _LEAST = 0.10                                          # below a tenth nothing i
 class Change:
     """One row in one column, then and now.
 
-    ratio : time now over time then, the drift of the column taken out;  beyond : what the spreads explain
+    ratio : time now over time then, the drift of the machine taken out;  beyond : what the spreads explain
     """
 
     name: str
@@ -59,7 +59,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     A row is slower in a column if its median grew by more than both spreads together (each from the median to the upper or lower quartile,
     doubled) and by more than a tenth. Where ten rows or more are shared, the median change of the column is taken as the machine's own and
     divided out: a busy or another machine slows all rows alike, a change of code only some. What slows all of NumPy's rows but not
-    PyTorch's, by more than a tenth on the same processor, is a change of code too: then PyTorch's change is the machine's.
+    PyTorch's, by more than a tenth on the same processor, is a change of code too: then PyTorch's change is the machine's. A load that
+    comes and goes is seen by the row's other side, whose turns lie between its own: a column has changed as much as it has beside both,
+    its own drift and the other side.
 
     Raises
     ------
@@ -84,9 +86,17 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     for key in shared:
         then, today = before[key], now[key]
         spreads = sum(max(s["high"] - s["median"], s["median"] - s["low"]) / s["median"] for s in (then, today))
-        ratio = today["median"] / then["median"] / drift[key[2]]
+        ratio = today["median"] / then["median"]
+        other = (*key[:2], "numpy default" if key[2] == "torch" else "torch")
+        beside = now[other]["median"] / before[other]["median"] if other in before and other in now else drift[key[2]]
+        ratio = _smaller_change(ratio / drift[key[2]], ratio / beside)
         changes.append(Change(*key, then["median"], today["median"], ratio, max(_LEAST, 2 * spreads)))
     return Comparison(changes, drift, [_title(key) for key in before if key not in now], [_title(key) for key in now if key not in before])
+
+
+def _smaller_change(one: float, other: float) -> float:
+    """The ratio that is closer to 1; 1 where one says slower and the other faster."""
+    return 1.0 if (one > 1) != (other > 1) else min(one, other, key=lambda ratio: abs(math.log(ratio)))
 
 
 def _same_torch(old: dict[str, Any], new: dict[str, Any]) -> bool:

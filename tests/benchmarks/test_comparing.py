@@ -65,6 +65,14 @@ def test_what_slows_all_of_numpy_alone_is_no_drift() -> None:
     assert not compare(figures(), figures(drift=1.05, seed=1)).slower
 
 
+def test_a_load_that_slows_both_sides_of_a_row_is_no_change_of_code() -> None:
+    busy = figures(seed=1)
+    for spread in busy["rows"][5]["seconds"].values():
+        spread.update({key: spread[key] * 1.7 for key in ("median", "low", "high")})
+    assert not compare(figures(), busy).slower
+    assert [c.ratio for c in compare(figures(), slowed(busy, 5, 1.5)).slower] == [pytest.approx(1.5, rel=0.05)]
+
+
 def test_a_wide_spread_explains_a_change() -> None:
     noisy = slowed(figures(seed=1), 7, 1.2)
     noisy["rows"][7]["seconds"]["numpy default"]["high"] *= 1.3
@@ -92,5 +100,5 @@ def test_the_command_ends_with_1_and_names_the_row(tmp_path: Path, capsys: pytes
     new.write_text(json.dumps(slowed(figures(seed=1), 7, 2.0)))
     assert app(["--reuse", str(new), "--compare", str(old)], exit_on_error=False) == 1
     printed = capsys.readouterr().out
-    assert "1 of 60 times slower beyond the spread" in printed and "2.0" in printed.split("slower", 1)[1]
+    assert "1 of 60 times slower beyond the spread" in printed and "ops.row_7" in printed.split("\nslower", 1)[1]
     assert app(["--reuse", str(old), "--compare", str(old)], exit_on_error=False) == 0
