@@ -5,14 +5,14 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_LINE = 64  # bytes of a cache line
+from numpy_impl.ops._blocks import aligned
 
 
 class Room:
     """room("name", *shape) is an array of that shape whose contents are anything: the same memory at every call with that name.
 
-    Memory fresh from the system costs more than the arithmetic done in it. And NumPy sees to 16 bytes only: where rows do not begin with a
-    cache line, every load of 64 bytes touches two of them, and a product of small matrices takes a fifth longer.
+    Memory fresh from the system costs more than the arithmetic done in it. And it begins with a cache line: where rows do not, every load
+    of 64 bytes touches two of them, and a product of small matrices takes a fifth longer.
 
     Examples
     --------
@@ -29,10 +29,5 @@ class Room:
     def __call__(self, name: str, *shape: int) -> NDArray:
         size = math.prod(shape)
         if name not in self.buffers or self.buffers[name].size < size:
-            self.buffers[name] = self._aligned(size)
+            self.buffers[name] = aligned(1, size, self.dtype)[0]
         return self.buffers[name][:size].reshape(shape)
-
-    def _aligned(self, size: int) -> NDArray:
-        memory = np.empty(size * self.dtype.itemsize + _LINE, np.uint8)
-        start = -memory.ctypes.data % _LINE
-        return memory[start : start + size * self.dtype.itemsize].view(self.dtype)

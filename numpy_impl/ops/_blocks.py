@@ -35,7 +35,7 @@ def by_blocks(fill: Callable, *arrays: NDArray, outputs: int = 1, scratch: int =
     first = arrays[0]
     filled = [np.empty(first.shape, first.dtype) for _ in range(outputs)]
     flat = [array.reshape(-1) for array in (*arrays, *filled)]  # views of what is contiguous, so always of `filled`
-    rooms = [_aligned(scratch, min(first.size, _NUMBERS), first.dtype)] if scratch else []
+    rooms = [aligned(scratch, min(first.size, _NUMBERS), first.dtype)] if scratch else []
     with np.errstate(all="ignore"):
         for piece in blocks(first.size):
             pieces = [array[piece] for array in flat]
@@ -52,7 +52,7 @@ def chain_rule(dy: NDArray, slope: NDArray) -> NDArray:
         return np.asarray(dy * slope)
 
 
-def _aligned(rows: int, width: int, dtype: DTypeLike) -> NDArray:
+def aligned(rows: int, width: int, dtype: DTypeLike) -> NDArray:
     """np.empty((rows, width)) that begins where a cache line does.
 
     NumPy itself sees to 16 bytes only. In the cache a product takes twice as long where every other store lies across two lines.
