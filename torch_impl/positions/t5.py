@@ -42,10 +42,13 @@ def _buckets(
     n = buckets // 2 if bidirectional else buckets
     exact = n // 2
     size(who, at_least=exact + 1, max_distance=max_distance)
-    ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]   # (T, S)
+    ahead = torch.arange(1 - keys, queries, device=device)             # every distance there is: (T + S − 1,)
     distance = ahead.abs() if bidirectional else (-ahead).clamp(min=0)
     # Where the formula gives a whole number, rounding must not take it below: hence 1e-9.
     steps = (distance.double() / exact).log() * ((n - exact) / math.log(max_distance / exact))
     coarse = exact + (steps + 1e-9).clamp(0, n - 1 - exact).long()
     bucket = torch.where(distance < exact, distance, coarse)
-    return bucket + n * (ahead > 0) if bidirectional else bucket
+    bucket = bucket + n * (ahead > 0) if bidirectional else bucket
+    if not queries or not keys:
+        return bucket.new_empty(queries, keys)
+    return bucket.unfold(0, keys, 1).flip(0)                           # a window of S; one step on is one query back
