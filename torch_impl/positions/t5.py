@@ -42,7 +42,7 @@ def _buckets(
     n = buckets // 2 if bidirectional else buckets
     exact = n // 2
     size(who, at_least=exact + 1, max_distance=max_distance)
-    ahead = torch.arange(1 - keys, queries, device=device)             # every distance there is: (T + S − 1,)
+    ahead = torch.arange(1 - keys, max(queries, 1 - keys), device=device)    # every distance there is: (T + S − 1,)
     distance = ahead.abs() if bidirectional else (-ahead).clamp(min=0)
     # Where the formula gives a whole number, rounding must not take it below: hence 1e-9.
     steps = (distance.double() / exact).log() * ((n - exact) / math.log(max_distance / exact))
