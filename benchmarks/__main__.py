@@ -15,6 +15,7 @@ from rich.progress import track
 
 from benchmarks.studies.commands import COMMANDS, log, out
 from benchmarks.workload import Size
+from byhand.run_directory import write_whole
 
 app = cyclopts.App(name="benchmarks", help=__doc__.split("\n")[0], version_flags=(), result_action="return_value")
 for _command in COMMANDS:
@@ -134,9 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(figures: dict[str, Any], path: Path | None) -> None:
     if path and figures:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_name(f".{path.name}.tmp")       # in one step: who ends the run while it is written keeps the last one
-        whole.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        whole.replace(path)
+        write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())      # who ends the run meanwhile keeps what was written last
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
     divided out: a busy or another machine slows all rows alike, a change of code only some. What slows all of NumPy's rows but not
     PyTorch's, by more than a tenth on the same processor, is a change of code too: then PyTorch's change is the machine's. A load that
     comes and goes is seen by the row's other side, whose turns lie between its own: a column has changed as much as it has beside both,
-    its own drift and the other side.
+    its own drift and the other side; and it has to change by more than three times as much as the column's rows commonly do.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
         for column in drift.keys() & {"numpy default", "numpy tuned"}:
             if abs(math.log(drift[column] / drift["torch"])) > math.log(1 + _LEAST):
                 drift[column] = drift["torch"]
-    changes = []
+    changes: list[Change] = []
     for key in shared:
         then, today = before[key], now[key]
         spreads = sum(max(s["high"] - s["median"], s["median"] - s["low"]) / s["median"] for s in (then, today))
@@ -91,12 +91,22 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
         beside = now[other]["median"] / before[other]["median"] if other in before and other in now else drift[key[2]]
         ratio = _smaller_change(ratio / drift[key[2]], ratio / beside)
         changes.append(Change(*key, then["median"], today["median"], ratio, max(_LEAST, 2 * spreads)))
+    unrest = {column: _unrest([change.ratio for change in changes if change.column == column]) for column in drift}
+    changes = [dataclasses.replace(change, beyond=max(change.beyond, unrest[change.column])) for change in changes]
     return Comparison(changes, drift, [_title(key) for key in before if key not in now], [_title(key) for key in now if key not in before])
 
 
 def _smaller_change(one: float, other: float) -> float:
     """The ratio that is closer to 1; 1 where one says slower and the other faster."""
     return 1.0 if (one > 1) != (other > 1) else min(one, other, key=lambda ratio: abs(math.log(ratio)))
+
+
+def _unrest(ratios: list[float]) -> float:
+    """Three standard deviations of the ratios' logarithms, as the median deviation tells them: a few true changes do not widen it."""
+    if len(ratios) < 10:
+        return 0.0
+    common = statistics.median(ratios)
+    return math.expm1(3 * 1.4826 * statistics.median(abs(math.log(ratio / common)) for ratio in ratios))
 
 
 def _same_torch(old: dict[str, Any], new: dict[str, Any]) -> bool:
