@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Column, Row, Size, Work
+from benchmarks.workload import Column, Row, Size, Unable, Work
 from parity.registry import Component, components, find
 from parity.sides import Side, arguments, differentiable, flatten, is_float, sample
 from parity.values import Example, Filled, Large, walk
@@ -96,6 +96,8 @@ def _prepare(component: Component, side: Side, given: dict[str, Any]) -> Work:
         play = component.play
         return Work(lambda: play(side, **given))
     if kind == "initialiser":
+        if side.device != "cpu":
+            raise Unable("numbers are drawn on the CPU")
         return Work(lambda: sample(component, side, given, seed=0))
     if kind == "optimizer":
         return _steps(component, side, given)

@@ -49,7 +49,7 @@ def torch_rates(device: str = "cpu") -> dict[str, float]:
     on_gpu = device != "cpu"
     side = 8192 if on_gpu else _SIDE
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
-    source = torch.ones(_COPY * (16 if on_gpu else 1), device=device)
+    source = torch.ones(_COPY * (4 if on_gpu else 1), device=device)
     target = torch.empty_like(source)
 
     def waited(call: Callable[[], Any]) -> Callable[[], None]:

@@ -96,11 +96,17 @@ class Desk:
         return measured
 
     def release(self) -> None:
-        """Forget what is prepared."""
+        """Forget what is prepared, also what was compiled for it: the next row's shapes are not a change of this one's."""
         import gc
 
+        import torch
+
         self._works.clear()
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()
         gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()                     # the other processes have need of it
 
 
 def _setting(column: str) -> Any:
