@@ -20,12 +20,14 @@ from benchmarks.about import describe
 from benchmarks.peers._component import reference
 from benchmarks.workload import Column, Row, Size, Unable, Work, peers_of, workload_rows
 
+_SETTLE = 0.05    # seconds: after a product OpenBLAS's threads look for more work for some 30 ms, on cores that the next column needs
+
 
 class Desk:
     """What the process holds: the row that is prepared, one work a column."""
 
-    def __init__(self, size: Size):
-        self._size = size
+    def __init__(self, size: Size, threads: int = 1):
+        self._size, self._threads = size, threads
         self._rows: dict[str, Row] = {row.name: row for row in [*components.rows(size), *workload_rows(size)]}
         self._works: dict[str, Work] = {}
 
@@ -87,6 +89,8 @@ class Desk:
         """Every prepared column in turn: seconds of each of its runs, as many as fit into `seconds`, at least one and at most `most`."""
         measured: dict[str, list[float]] = {}
         for column, work in self._works.items():
+            if self._threads > 1:
+                time.sleep(_SETTLE)
             clock = _cuda_seconds if column.startswith("cuda") else _seconds
             with _setting(column):
                 measured[column] = _repeat(functools.partial(clock, work.run), seconds, most)
@@ -153,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     answers = sys.stdout
     sys.stdout = sys.stderr
-    desk = Desk(size)                                                     # type: ignore[arg-type]
+    desk = Desk(size, threads)                                            # type: ignore[arg-type]
     questions: dict[str, Callable[..., Any]] = {"about": describe, "rates": desk.rates, "prepare": desk.prepare, "time": desk.time,
                                                 "release": desk.release}
     for line in sys.stdin:

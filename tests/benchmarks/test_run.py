@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.__main__ import app, main
 from benchmarks.run import _disagreements, choose, plan
+from benchmarks.worker import Desk
+from benchmarks.workload import Work
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,30 @@ def test_names_choose_groups_components_and_workloads() -> None:
 def test_given_threads_are_for_every_row() -> None:
     rows = choose("medium", ["ops.gelu"])
     assert list(plan(rows, None)) == [1] and plan(rows, (1, 2)) == {1: rows, 2: rows}
+
+
+def test_a_column_waits_until_the_threads_of_the_last_one_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("benchmarks.worker.time.sleep", slept.append)
+    for threads, waits in ((1, 0), (2, 2)):
+        desk = Desk("small", threads)
+        desk._works.update({"numpy": Work(lambda: None), "torch": Work(lambda: None)})
+        assert desk.time(0.001, 3).keys() == {"numpy", "torch"} and len(slept) == waits
+
+
+@pytest.mark.slow
+def test_a_row_for_a_gpu_alone_is_named_where_there_is_none(capsys: pytest.CaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert app(["attention forward, bfloat16", "--sizes", "large", "--no-peers"], exit_on_error=False) == 0
+    assert "length 4096: measured only as cuda" in capsys.readouterr().out
+
+
+def test_another_size_to_compare_with_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"schema": 2, "machine": {"size": "large"}, "rows": []}))
+    with pytest.raises(ValueError, match="one size; got large and small"):
+        app(["ops.gelu", "--sizes", "small", "--compare", str(path)], exit_on_error=False, print_error=False)
 
 
 def test_columns_that_compute_something_else_are_named() -> None:
