@@ -84,11 +84,13 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     a matrix times a vector."""
     import torch
 
-    def forward(query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **rest: Any) -> int:
-        return 2 * _pairs(query, key, is_causal) * (query.shape[-1] + value.shape[-1])
+    def forward(query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, *,
+                attn_mask: Any = None, **rest: Any) -> int:
+        return 2 * _pairs(query, key, is_causal, attn_mask) * (query.shape[-1] + value.shape[-1])
 
-    def backward(dy: Any, query: Any, key: Any, value: Any, y: Any, lse: Any, dropout_p: float, is_causal: bool, **rest: Any) -> int:
-        return 2 * _pairs(query, key, is_causal) * (3 * query.shape[-1] + 2 * value.shape[-1])
+    def backward(dy: Any, query: Any, key: Any, value: Any, y: Any, lse: Any, dropout_p: float, is_causal: bool, *,
+                 attn_mask: Any = None, **rest: Any) -> int:
+        return 2 * _pairs(query, key, is_causal, attn_mask) * (3 * query.shape[-1] + 2 * value.shape[-1])
 
     aten = torch.ops.aten
     return {
@@ -99,9 +101,15 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     }
 
 
-def _pairs(query: Any, key: Any, causal: bool) -> int:
-    """Pairs of query and key, over all heads, that attention looks at: query i sees keys 0 to i where it is causal."""
+def _pairs(query: Any, key: Any, causal: bool, mask: Any) -> int:
+    """Pairs of query and key, over all heads, that attention looks at: query i sees keys 0 to i where it is causal, else what a mask keeps.
+
+    PyTorch multiplies what the mask hides, too; a program that knows where it is need not.
+    """
     heads, queries, keys = query.shape[:-2].numel(), query.shape[-2], key.shape[-2]
+    if mask is not None:
+        kept = mask > float("-inf") if mask.dtype.is_floating_point else mask
+        return round(heads * queries * keys * float(kept.double().mean()))
     return heads * (sum(min(i + 1, keys) for i in range(queries)) if causal else queries * keys)
 
 

@@ -29,6 +29,17 @@ def test_attention_counts_the_pairs_it_looks_at(causal: bool) -> None:
     assert counting.count(run)["flops"] == 2 * pairs * 16 * (2 + 5)
 
 
+def test_attention_counts_what_a_mask_keeps() -> None:
+    q, k, v = (torch.randn(2, 3, 64, 16, requires_grad=True) for _ in range(3))
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[:, :16] = True
+
+    def run() -> None:
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).sum().backward()
+
+    assert counting.count(run)["flops"] == 2 * 6 * 64 * 16 * 16 * (2 + 5)
+
+
 def test_elements_by_kind() -> None:
     x = torch.randn(100, 7)
     counted = counting.count(lambda: torch.exp(x).add(1).t())
