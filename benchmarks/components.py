@@ -155,8 +155,10 @@ def _differentiated(component: Component, side: Side, function: Callable, call: 
         y = {k: v for k, v in flatten(function(*args, **options)).items() if k in cotangents and v.requires_grad}
         return torch.autograd.grad(list(y.values()), leaves, [cotangents[k] for k in y], allow_unused=True) if y and leaves else y
 
-    # each operand, result, cotangent and gradient once
-    least = 2.0 * (sum(leaf.nbytes for leaf in leaves) + sum(v.nbytes for v in ones.values()))
+    # each operand, result, cotangent and gradient once, what is frozen or not differentiated as an operand alone
+    fixed = [p for p in module.parameters() if not p.requires_grad] + list(module.buffers()) if module is not None else []
+    fixed += [v for name, v in call.items() if name not in slots and hasattr(v, "nbytes")]
+    least = 2.0 * (sum(leaf.nbytes for leaf in leaves) + sum(v.nbytes for v in ones.values())) + sum(v.nbytes for v in fixed)
     if side.device == "cpu":
         return Work(torch_step, bytes=least)
     hosts = {name: call[name].detach().cpu().pin_memory() for name in slots}

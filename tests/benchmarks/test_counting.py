@@ -132,6 +132,12 @@ def test_each_kind_of_component_runs_on_both_sides(name: str) -> None:
         row.work(Column(column)).run()
 
 
+def test_a_frozen_weight_is_read() -> None:
+    work = next(row for row in rows("small") if row.name == "finetune.LoRALinear").work(Column("torch"))
+    given = inputs("finetune.LoRALinear", "small")["init"]
+    assert work.bytes is not None and work.bytes > 4 * given["in_features"] * given["out_features"]
+
+
 def test_sizes_scale_the_batch() -> None:
     small, medium = (inputs("ops.layer_norm", size)["x"].shape for size in ("small", "medium"))
     assert medium == (4096, 768) and small == (512, 768)
