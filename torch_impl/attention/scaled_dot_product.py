@@ -76,6 +76,10 @@ def _sdpa(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None, causal: bool, scale: float
 ) -> Tensor:
     t, s = query.shape[-2], key.shape[-2]
+    if query.ndim < 4:                                                 # the fast kernels take (B, H, ·, ·) and nothing else
+        ones = (None,) * (4 - query.ndim)
+        y = _sdpa(query[ones], key[ones], value[ones], bias, mask, causal, scale)
+        return y.reshape(y.shape[len(ones):])
     # PyTorch's own causal flag aligns the first query with the first key, and multiplies its −inf by the scale.
     if bias is None and mask is None and (not causal or (t == s and scale > 0)):
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)

@@ -13,9 +13,10 @@ def softmax(x: Tensor, *, axis: int = -1, mask: Tensor | None = None, temperatur
     """
     axis = _checked("softmax", x, axis, mask)
     positive("softmax", temperature=temperature)
+    z = x if temperature == 1 else x / temperature
     if mask is None:
-        return torch.softmax(x / temperature, axis)
-    z, _ = _masked(x / temperature, mask, axis)
+        return torch.softmax(z, axis)
+    z, _ = _masked(z, mask, axis)
     return torch.softmax(z, axis).masked_fill(~mask, 0)
 
 
@@ -26,9 +27,10 @@ def log_softmax(x: Tensor, *, axis: int = -1, mask: Tensor | None = None, temper
     """
     axis = _checked("log_softmax", x, axis, mask)
     positive("log_softmax", temperature=temperature)
+    z = x if temperature == 1 else x / temperature
     if mask is None:
-        return torch.log_softmax(x / temperature, axis)
-    z, _ = _masked(x / temperature, mask, axis)
+        return torch.log_softmax(z, axis)
+    z, _ = _masked(z, mask, axis)
     return torch.log_softmax(z, axis).masked_fill(~mask, -torch.inf)
 
 
