@@ -201,10 +201,11 @@ def training(
 
     def run_torch() -> Any:
         loss = loss_of(here[:, :-1], here[:, 1:])
-        adamw.zero_grad(set_to_none=True)
         loss.backward()
         adamw.step()
-        return loss, {name: p.grad for name, p in leaves.items()}
+        gradients = {name: p.grad for name, p in leaves.items()}
+        adamw.zero_grad(set_to_none=True)                                # not held from one step to the next: a step's peak has them all
+        return loss, gradients
 
     numbers = (lambda: _first_steps(run_torch)) if dtype == "float32" else None   # bfloat16 rounds otherwise in every kernel
     work = Work(run_torch, numbers=numbers, bytes=_traffic(model.state_dict(), leaves), **told)
