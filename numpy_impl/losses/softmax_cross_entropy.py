@@ -26,7 +26,7 @@ def softmax_cross_entropy(
     Returns
     -------
     loss : ()   NaN if no token counts and no normalizer is given
-    backward : dloss () -> dlogits (..., V)
+    backward : dloss () -> dlogits (..., V)   kept from the forward where dloss is 1: not to be written into
 
     Raises
     ------

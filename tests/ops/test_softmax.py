@@ -61,3 +61,10 @@ def test_more_rows_than_a_block_holds(name, axis):
     want.backward(torch.tensor(dy))
     np.testing.assert_allclose(y, want.detach(), rtol=1e-12)
     np.testing.assert_allclose(backward(dy), tensor.grad, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape, axis", [((3, 5000, 7), 1), ((2, 50257), -1)])
+def test_equal_logits_are_equally_likely(shape, axis):
+    """However many there are: the sum of equal terms is not left to rounding."""
+    y, _ = by_hand.softmax(np.full(shape, 20.0, np.float32), axis=axis)
+    np.testing.assert_allclose(y, 1 / shape[axis], rtol=1e-6)
