@@ -207,5 +207,6 @@ def peers() -> list[Peer]:
 
 
 def peers_of(row: Row, among: Iterable[Peer] | None = None) -> list[Peer]:
-    """The peers that know the work of a row."""
-    return [p for p in (peers() if among is None else among) if p.of in (row.name, row.family)]
+    """The peers that know the work of a row: a component by its name, a workload by its family (a room may be called like one)."""
+    known = row.name if row.group == "components" else row.family
+    return [p for p in (peers() if among is None else among) if p.of == known]

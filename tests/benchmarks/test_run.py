@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.__main__ import app, main
 from benchmarks.run import _disagreements, choose, plan
+from benchmarks.workload import Peer, Work, peers_of
 from benchmarks.worker import Desk
 from benchmarks.workload import Work
 
@@ -104,3 +105,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("sys.argv", ["benchmarks", "--compare", str(path), "ops.gelu"])
     assert main() == 2
     assert "schema 2" in capsys.readouterr().err
+
+
+def test_peers_of_a_workload_are_not_asked_for_a_room_of_that_name() -> None:
+    def build() -> Work:
+        raise AssertionError
+
+    among = [Peer("one", "decode", "numpy", build), Peer("other", "decode.generate", "numpy", build)]
+    component = next(row for row in choose("medium", ["decode.generate"]))
+    workload = next(row for row in choose("medium", ["workloads"]) if row.family == "decode")
+    assert [p.name for p in peers_of(component, among)] == ["other"] and [p.name for p in peers_of(workload, among)] == ["one"]
