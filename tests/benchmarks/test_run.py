@@ -10,9 +10,8 @@ import torch
 
 from benchmarks.__main__ import app, main
 from benchmarks.run import _disagreements, choose, plan
-from benchmarks.workload import Peer, Work, peers_of
 from benchmarks.worker import Desk
-from benchmarks.workload import Work
+from benchmarks.workload import Peer, Work, peers_of
 
 
 @pytest.fixture(scope="module")
