@@ -85,11 +85,6 @@ def seen(side: Any, model: Any, data: dict[str, Any], noise: Any, random: bool =
     if random:
         return dict(shapes=text([(name, value.shape) for name, value in state.items()]), trains=text(trains))
     loss, grads = computed(side, model, data, noise)
-    # A bias of the keys adds the same to all scores of a query: its gradient is 0, and what is found is rounding, compared with nothing.
-    largest = max((float(np.abs(side.numpy(grad)).max(initial=0)) for grad in grads.values()), default=0.0)
-    for name in grads:
-        if name.endswith(("k_proj.bias", "k_proj.base.bias")) and np.abs(side.numpy(grads[name])).max(initial=0) <= 1e-6 * largest:
-            grads[name] = text("rounding")
     return dict(names=text([*state]), state={k: v.copy() for k, v in state.items()}, trains=text(trains), loss=loss,
                 grads=dict(sorted(grads.items())))
 
