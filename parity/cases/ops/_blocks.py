@@ -11,6 +11,5 @@ EQUIVALENT = {
     "max(1, width) -> max(2, width)": _SPEED,
     "min(first.size, _NUMBERS) -> max(first.size, _NUMBERS)": "how much memory there is to work in is a matter of speed",
     "pieces[0] -> pieces[1]": "all of them have one size",
-    "line, size = (64, rows * width * np.dtype(dtype).itemsize) -> line, size = (65, rows * width * np.dtype(dtype).itemsize)": _ALIGNED,
     "-memory.ctypes.data -> memory.ctypes.data": _ALIGNED,
 }
