@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.peers._environment import environment as of_peers
 from byhand import blas
-
-KERNELS = blas.KERNELS
 
 
 class Worker:
@@ -64,7 +63,7 @@ def processes(threads: int, size: str, *, quiet: bool = True) -> Iterator[dict[s
     """Workers by label; "tuned" only where the CPU has AVX-512 and NumPy its OpenBLAS."""
     plain = {name: value for name, value in os.environ.items() if name != blas.VARIABLE}
     tuned = dict(plain)
-    settings = {"default": plain, "compiled": plain, "peers": plain | _of_peers(threads)}
+    settings = {"default": plain, "compiled": plain, "peers": plain | of_peers(threads)}
     if blas.tune(tuned, loaded=False):
         settings["tuned"] = tuned
     workers = {label: Worker(label, threads, size, environment, quiet=quiet) for label, environment in settings.items()}
@@ -73,12 +72,3 @@ def processes(threads: int, size: str, *, quiet: bool = True) -> Iterator[dict[s
     finally:
         for worker in workers.values():
             worker.close()
-
-
-def _of_peers(threads: int) -> dict[str, str]:
-    """What other libraries read when they start, such as jax its number of threads."""
-    try:
-        from benchmarks.peers._environment import environment
-    except ModuleNotFoundError:
-        return {}
-    return environment(threads)

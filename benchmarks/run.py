@@ -145,6 +145,7 @@ class _Bench:
         else:
             machine["absent"]["cuda"] = "no CUDA device"
             self._found = [p for p in found if not p.name.endswith("(cuda)")]
+            machine["peers"] = {name: what for name, what in machine["peers"].items() if not name.endswith("(cuda)")}
         self._tuned = "tuned" in workers
         if self._tuned:
             about["tuned"] = workers["tuned"].ask("about")

@@ -6,7 +6,6 @@ A BLAS setting is read when NumPy is loaded, so a process has one; the parent ke
 import contextlib
 import functools
 import json
-import os
 import sys
 import time
 import traceback
@@ -150,7 +149,6 @@ def _cuda_seconds(call: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Answer `{"do": "about" | "rates" | "prepare" | "time" | "release", …}` until the input ends."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     threads, size = int(sys.argv[1]), sys.argv[2]
     import torch
 
