@@ -21,7 +21,7 @@ from parity.registry import select
 from parity.report import device_name
 
 GROUPS = ("components", "workloads", "scaling")
-_AGREE = 1e-3                                          # of the largest number: what float32 leaves of a training step, and no more
+_AGREE = 1e-4                                          # of the largest number: what float32 leaves of a training step, and no more
 
 
 @dataclasses.dataclass(frozen=True)

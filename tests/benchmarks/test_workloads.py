@@ -15,7 +15,9 @@ def test_the_columns_compute_the_same(row: Row) -> None:
     assert ours.keys() == theirs.keys()
     for name, expected in ours.items():
         assert np.isfinite(expected).all() and np.abs(expected).max() > 0, f"{name} tells nothing"
-        np.testing.assert_allclose(theirs[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        # Adam's first step moves every weight by the rate, also one whose gradient is rounding and may have either sign.
+        bound = 1e-4 if name == "loss after the update" else 1e-5
+        np.testing.assert_allclose(theirs[name], expected, rtol=0, atol=bound * np.abs(expected).max(), err_msg=name)
     assert works["numpy"].flops == works["torch"].flops
     assert works["numpy"].bytes == works["torch"].bytes
     for work in works.values():
